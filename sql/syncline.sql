@@ -1,1 +1,403 @@
--- syncline
+-- Syncline: consistent deltas of your own tables with plain SQL.
+-- The whole SQL side of the extension, in reading order: storage, row triggers, barriers, functions.
+
+DO $$
+BEGIN
+    IF pg_catalog.current_setting('server_encoding') <> 'UTF8' THEN
+        RAISE EXCEPTION 'syncline needs a database with encoding UTF8' USING ERRCODE = '0A000';
+    END IF;
+END $$;
+
+CREATE SCHEMA syncline;
+GRANT USAGE ON SCHEMA syncline TO PUBLIC;
+
+-- Storage ------------------------------------------------------------------------------------------
+
+CREATE TABLE syncline.state (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    epoch bigint NOT NULL,
+    horizon pg_catalog.pg_snapshot NOT NULL
+);
+COMMENT ON TABLE syncline.state IS 'the generation of cursors, and the oldest snapshot that log rows are kept for';
+INSERT INTO syncline.state (epoch, horizon)
+VALUES (('x' || substr(md5(gen_random_uuid()::text), 1, 15))::bit(60)::bigint, '3:3:');
+
+CREATE TABLE syncline.log (
+    relation oid NOT NULL,
+    xid xid8 NOT NULL,
+    seq bigint NOT NULL,
+    pos pg_lsn NOT NULL,
+    kind "char" NOT NULL,
+    old bytea NOT NULL,
+    PRIMARY KEY (relation, xid, seq)
+);
+COMMENT ON TABLE syncline.log IS 'what rows were before they were deleted (d), updated (u), or that they were not (e)';
+
+CREATE TABLE syncline.barrier (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    relation oid NOT NULL,
+    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    reason text NOT NULL
+);
+CREATE INDEX ON syncline.barrier (relation);
+COMMENT ON TABLE syncline.barrier IS 'changes that no delta can describe: cursors from before them reset';
+
+CREATE TABLE syncline.leaf (
+    leaf oid PRIMARY KEY,
+    root oid NOT NULL
+);
+COMMENT ON TABLE syncline.leaf IS 'to which tracked table a partition belonged: a dropped one no longer tells';
+
+CREATE TABLE syncline.sample (
+    taken timestamptz PRIMARY KEY DEFAULT clock_timestamp(),
+    snapshot pg_catalog.pg_snapshot NOT NULL
+);
+COMMENT ON TABLE syncline.sample IS 'snapshots and when they were taken, for sync_prune';
+
+-- Row triggers ---------------------------------------------------------------------------------------
+
+CREATE FUNCTION syncline.stamp() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'syncline_stamp';
+COMMENT ON FUNCTION syncline.stamp() IS 'writes the id of the writing transaction into _sync_version';
+
+CREATE FUNCTION syncline.log() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'syncline_log';
+COMMENT ON FUNCTION syncline.log() IS 'keeps key and filter columns of rows that were deleted, moved or changed; its arguments are the filter columns';
+
+CREATE FUNCTION syncline.refuse() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF pg_catalog.current_setting('syncline.pruning', true) = 'on' AND TG_OP = 'DELETE' THEN
+        RETURN NULL;
+    END IF;
+    RAISE EXCEPTION 'table "syncline.log" is written by triggers only'
+        USING ERRCODE = '42501', HINT = 'Use sync_prune to shorten it.';
+END $$;
+CREATE TRIGGER refuse BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON syncline.log
+    FOR EACH STATEMENT EXECUTE FUNCTION syncline.refuse();
+ALTER TABLE syncline.log ENABLE ALWAYS TRIGGER refuse;
+
+-- Barriers -------------------------------------------------------------------------------------------
+
+CREATE FUNCTION syncline.root(relation oid) RETURNS oid LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    AS $$ SELECT coalesce(pg_partition_root($1)::oid, $1) $$;
+COMMENT ON FUNCTION syncline.root(oid) IS 'the table at the top of a partition tree';
+
+CREATE FUNCTION syncline.is_tracked(relation oid) RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    AS $$ SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1 AND tgfoid = 'syncline.stamp()'::regprocedure) $$;
+COMMENT ON FUNCTION syncline.is_tracked(oid) IS 'whether rows of this table are stamped';
+
+CREATE FUNCTION syncline.set_barrier(relation oid, reason text) RETURNS void LANGUAGE sql
+    SET search_path = pg_catalog, pg_temp
+    AS $$ INSERT INTO syncline.barrier (relation, reason) VALUES (syncline.root($1), $2) $$;
+REVOKE ALL ON FUNCTION syncline.set_barrier(oid, text) FROM PUBLIC;
+COMMENT ON FUNCTION syncline.set_barrier(oid, text) IS 'makes cursors over this table reset';
+
+CREATE FUNCTION syncline.truncated() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM syncline.set_barrier(TG_RELID, 'truncate');
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION syncline.truncated() IS 'a barrier for TRUNCATE';
+
+-- Adopts the leaves of a tracked table and forgets those that left it.
+CREATE FUNCTION syncline.adopt(root oid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    member oid;
+BEGIN
+    FOR member IN
+        SELECT l.leaf FROM syncline.leaf l
+        WHERE l.root = adopt.root
+          AND NOT EXISTS (SELECT FROM pg_partition_tree(adopt.root::regclass) p WHERE p.relid = l.leaf)
+          AND EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = l.leaf AND g.tgname = 'syncline_truncate')
+    LOOP
+        EXECUTE format('DROP TRIGGER syncline_truncate ON %s', member::regclass);
+    END LOOP;
+    DELETE FROM syncline.leaf l
+    WHERE l.root = adopt.root
+      AND NOT EXISTS (SELECT FROM pg_partition_tree(adopt.root::regclass) p WHERE p.relid = l.leaf);
+    FOR member IN
+        SELECT p.relid FROM pg_partition_tree(adopt.root::regclass) p
+        UNION SELECT adopt.root
+    LOOP
+        INSERT INTO syncline.leaf VALUES (member, adopt.root) ON CONFLICT DO NOTHING;
+        IF NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = member AND g.tgname = 'syncline_truncate') THEN
+            EXECUTE format('CREATE TRIGGER syncline_truncate AFTER TRUNCATE ON %s FOR EACH STATEMENT '
+                           'EXECUTE FUNCTION syncline.truncated()', member::regclass);
+            EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER syncline_truncate', member::regclass);
+        END IF;
+    END LOOP;
+END $$;
+REVOKE ALL ON FUNCTION syncline.adopt(oid) FROM PUBLIC;
+COMMENT ON FUNCTION syncline.adopt(oid) IS 'takes the partitions of a tracked table under watch';
+
+-- Called by the native event trigger with what only the parse tree tells.
+CREATE FUNCTION syncline.on_ddl(changes_rows boolean, own boolean) RETURNS void LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    c record;
+    top oid;
+BEGIN
+    FOR c IN SELECT classid, objid, command_tag FROM pg_event_trigger_ddl_commands() LOOP
+        IF c.classid = 'pg_class'::regclass AND c.command_tag IN ('ALTER TABLE', 'CREATE TABLE') THEN
+            top := syncline.root(c.objid);
+            IF syncline.is_tracked(top) THEN
+                IF changes_rows AND NOT own THEN
+                    PERFORM syncline.set_barrier(top, lower(c.command_tag));
+                END IF;
+                IF NOT own THEN
+                    PERFORM syncline.adopt(top);
+                END IF;
+            END IF;
+        ELSIF c.classid = 'pg_trigger'::regclass AND NOT own THEN
+            SELECT g.tgrelid INTO top FROM pg_trigger g
+            WHERE g.oid = c.objid
+              AND (g.tgname IN ('~syncline_stamp', 'syncline_log')
+                   OR g.tgfoid IN ('syncline.stamp()'::regprocedure, 'syncline.log()'::regprocedure));
+            IF FOUND THEN
+                PERFORM syncline.set_barrier(top, 'trigger created');
+                INSERT INTO syncline.leaf SELECT p.relid, top FROM pg_partition_tree(top::regclass) p
+                    UNION SELECT top, top ON CONFLICT DO NOTHING;
+            END IF;
+        ELSIF c.classid = 'pg_type'::regclass AND changes_rows THEN
+            INSERT INTO syncline.barrier (relation, reason)
+            SELECT DISTINCT g.tgrelid, 'alter type' FROM pg_trigger g
+            WHERE g.tgfoid = 'syncline.stamp()'::regprocedure AND g.tgparentid = 0
+              AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = g.tgrelid AND a.atttypid >= 16384);
+        END IF;
+    END LOOP;
+END $$;
+REVOKE ALL ON FUNCTION syncline.on_ddl(boolean, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION syncline.on_ddl(boolean, boolean) IS 'barriers for the data definition command that just ended';
+
+CREATE FUNCTION syncline.ddl() RETURNS event_trigger LANGUAGE c AS 'MODULE_PATHNAME', 'syncline_ddl';
+COMMENT ON FUNCTION syncline.ddl() IS 'notices data definition commands that change rows or triggers of tracked tables';
+
+CREATE FUNCTION syncline.dropped() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    d record;
+    relation oid;
+BEGIN
+    FOR d IN SELECT classid, objid, objsubid, object_type, address_names FROM pg_event_trigger_dropped_objects() LOOP
+        IF d.classid = 'pg_class'::regclass AND d.objsubid = 0 THEN
+            INSERT INTO syncline.barrier (relation, reason)
+                SELECT l.root, 'drop' FROM syncline.leaf l WHERE l.leaf = d.objid;
+            DELETE FROM syncline.leaf l WHERE l.leaf = d.objid;
+        ELSIF d.object_type = 'trigger' AND d.address_names[3] IN ('~syncline_stamp', 'syncline_log') THEN
+            relation := to_regclass(format('%I.%I', d.address_names[1], d.address_names[2]));
+            IF relation IS NOT NULL THEN
+                PERFORM syncline.set_barrier(relation, 'trigger dropped');
+            END IF;
+        END IF;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION syncline.dropped() IS 'barriers for dropped partitions and triggers';
+
+CREATE EVENT TRIGGER syncline_ddl ON ddl_command_end
+    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'CREATE TRIGGER', 'ALTER TYPE', 'ALTER DOMAIN')
+    EXECUTE FUNCTION syncline.ddl();
+CREATE EVENT TRIGGER syncline_dropped ON sql_drop EXECUTE FUNCTION syncline.dropped();
+ALTER EVENT TRIGGER syncline_ddl ENABLE ALWAYS;
+ALTER EVENT TRIGGER syncline_dropped ENABLE ALWAYS;
+
+-- Tracking -------------------------------------------------------------------------------------------
+
+-- The caller's part of sync_track: his rights decide. True if rows went unwatched until now.
+CREATE FUNCTION syncline.track(relation regclass, filter_columns text[], log_inserts boolean, published boolean)
+    RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    c pg_catalog.pg_class;
+    key oid;
+    logged text[];
+    inserts boolean;
+    name text;
+    fresh boolean;
+BEGIN
+    SELECT * INTO c FROM pg_catalog.pg_class WHERE oid = relation;
+    IF c.relkind NOT IN ('r', 'p') THEN
+        RAISE EXCEPTION 'cannot track "%": it is not a table', c.relname USING ERRCODE = '42809',
+            HINT = 'Track the tables that it is made of.';
+    ELSIF c.relnamespace IN ('pg_catalog'::pg_catalog.regnamespace, 'information_schema'::pg_catalog.regnamespace,
+                             'syncline'::pg_catalog.regnamespace) THEN
+        RAISE EXCEPTION 'cannot track system table "%"', c.relname USING ERRCODE = '42809';
+    ELSIF c.relpersistence <> 'p' THEN
+        RAISE EXCEPTION 'cannot track "%": it is unlogged or temporary', c.relname USING ERRCODE = '0A000',
+            HINT = pg_catalog.format('ALTER TABLE %s SET LOGGED', relation);
+    ELSIF c.relispartition THEN
+        RAISE EXCEPTION 'cannot track partition "%" on its own', c.relname USING ERRCODE = '0A000',
+            HINT = pg_catalog.format('SELECT sync_track(%L)', pg_catalog.pg_partition_root(relation));
+    ELSIF EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = relation
+                  OR (i.inhparent = relation AND c.relkind = 'r')) THEN
+        RAISE EXCEPTION 'cannot track "%": it takes part in plain inheritance', c.relname USING ERRCODE = '0A000',
+            HINT = 'Use partitions instead of inheritance.';
+    ELSIF EXISTS (SELECT FROM pg_catalog.pg_class f JOIN pg_catalog.pg_partition_tree(relation) p ON p.relid = f.oid
+                  WHERE f.relkind = 'f') THEN
+        RAISE EXCEPTION 'cannot track "%": it has foreign partitions', c.relname USING ERRCODE = '0A000';
+    END IF;
+    SELECT i.indexrelid INTO key FROM pg_catalog.pg_index i
+    WHERE i.indrelid = relation AND (i.indisprimary OR i.indisreplident) AND i.indisvalid
+    ORDER BY i.indisprimary DESC LIMIT 1;
+    IF key IS NULL THEN
+        RAISE EXCEPTION 'cannot track "%": it has no primary key', c.relname USING ERRCODE = '55000',
+            HINT = pg_catalog.format('ALTER TABLE %s ADD PRIMARY KEY (...)', relation);
+    ELSIF NOT (SELECT i.indimmediate FROM pg_catalog.pg_index i WHERE i.indexrelid = key) THEN
+        RAISE EXCEPTION 'cannot track "%": its key is deferrable', c.relname USING ERRCODE = '0A000',
+            HINT = pg_catalog.format('ALTER TABLE %s ALTER CONSTRAINT %I NOT DEFERRABLE, or a key of its own',
+                relation, (SELECT conname FROM pg_catalog.pg_constraint WHERE conindid = key AND contype = 'p'));
+    END IF;
+    IF NOT published AND EXISTS (SELECT FROM pg_catalog.pg_publication_tables p
+                                 WHERE p.schemaname = c.relnamespace::pg_catalog.regnamespace::text AND p.tablename = c.relname)
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = relation AND attname = '_sync_version') THEN
+        RAISE EXCEPTION 'cannot track "%": it is published', c.relname USING ERRCODE = '55000',
+            DETAIL = 'Subscribers without the column _sync_version would stop.',
+            HINT = pg_catalog.format('Add the column on the subscribers, then: SELECT sync_track(%L, published => true)', relation);
+    END IF;
+    FOREACH name IN ARRAY filter_columns LOOP
+        IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
+                       WHERE attrelid = relation AND attname = name AND attnum > 0 AND NOT attisdropped) THEN
+            RAISE EXCEPTION 'column "%" of table "%" does not exist', name, c.relname USING ERRCODE = '42703';
+        END IF;
+    END LOOP;
+
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = relation AND attname = '_sync_version') THEN
+        EXECUTE pg_catalog.format('ALTER TABLE %s ADD COLUMN _sync_version bigint NOT NULL DEFAULT 0', relation);
+    ELSIF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = relation AND attname = '_sync_version'
+                      AND atttypid = 'pg_catalog.int8'::pg_catalog.regtype AND attnotnull) THEN
+        RAISE EXCEPTION 'column "_sync_version" of table "%" is not bigint NOT NULL', c.relname USING ERRCODE = '42804',
+            HINT = pg_catalog.format('ALTER TABLE %s ALTER COLUMN _sync_version TYPE bigint, ALTER COLUMN _sync_version SET NOT NULL', relation);
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                   WHERE i.indrelid = relation AND a.attname = '_sync_version' AND i.indpred IS NULL AND i.indisvalid) THEN
+        EXECUTE pg_catalog.format('CREATE INDEX ON %s (_sync_version)', relation);
+    END IF;
+
+    -- pg_trigger.tgargs: arguments end with a zero byte each; tgtype bit 4 is INSERT.
+    SELECT pg_catalog.string_to_array(pg_catalog.encode(t.tgargs, 'escape'), '\000'), (t.tgtype & 4) <> 0
+      INTO logged, inserts
+      FROM pg_catalog.pg_trigger t WHERE t.tgrelid = relation AND t.tgname = 'syncline_log';
+    fresh := logged IS NULL OR NOT syncline.is_tracked(relation);
+    SELECT pg_catalog.array_agg(DISTINCT n) INTO logged FROM pg_catalog.unnest(logged || filter_columns) n WHERE n <> '';
+    inserts := coalesce(inserts, false) OR log_inserts;
+    IF NOT syncline.is_tracked(relation) THEN
+        EXECUTE pg_catalog.format('CREATE TRIGGER "~syncline_stamp" BEFORE INSERT OR UPDATE ON %s '
+                                  'FOR EACH ROW EXECUTE FUNCTION syncline.stamp()', relation);
+    END IF;
+    EXECUTE pg_catalog.format('DROP TRIGGER IF EXISTS syncline_log ON %s', relation);
+    EXECUTE pg_catalog.format('CREATE TRIGGER syncline_log AFTER %s UPDATE OR DELETE ON %s '
+                              'FOR EACH ROW EXECUTE FUNCTION syncline.log(%s)',
+        CASE WHEN inserts THEN 'INSERT OR' ELSE '' END, relation,
+        (SELECT pg_catalog.string_agg(pg_catalog.quote_literal(n), ', ') FROM pg_catalog.unnest(logged) n));
+    EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER "~syncline_stamp"', relation);
+    EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER syncline_log', relation);
+    RETURN fresh;
+END $$;
+COMMENT ON FUNCTION syncline.track(regclass, text[], boolean, boolean) IS 'the part of sync_track that runs with the caller''s rights';
+
+CREATE FUNCTION sync_track(relation regclass, filter_columns text[] DEFAULT '{}', log_inserts boolean DEFAULT false,
+                           published boolean DEFAULT false)
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'syncline_sync_track';
+COMMENT ON FUNCTION sync_track(regclass, text[], boolean, boolean) IS
+    'starts tracking a table: column _sync_version, its index, triggers; calling again widens filter_columns';
+
+CREATE FUNCTION sync_untrack(relation regclass) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    member regclass;
+BEGIN
+    IF NOT syncline.is_tracked(relation) THEN
+        RAISE EXCEPTION 'table "%" is not tracked', relation USING ERRCODE = '55000';
+    END IF;
+    FOR member IN SELECT g.tgrelid FROM pg_catalog.pg_trigger g
+                  WHERE g.tgname = 'syncline_truncate' AND syncline.root(g.tgrelid) = relation LOOP
+        EXECUTE pg_catalog.format('DROP TRIGGER syncline_truncate ON %s', member);
+    END LOOP;
+    EXECUTE pg_catalog.format('DROP TRIGGER "~syncline_stamp" ON %s', relation);
+    EXECUTE pg_catalog.format('DROP TRIGGER IF EXISTS syncline_log ON %s', relation);
+    EXECUTE pg_catalog.format('ALTER TABLE %s DROP COLUMN _sync_version', relation);
+END $$;
+COMMENT ON FUNCTION sync_untrack(regclass) IS 'stops tracking a table and removes all that sync_track added; cursors over it reset';
+
+-- Pulling --------------------------------------------------------------------------------------------
+
+CREATE FUNCTION sync_changes(since text, shape jsonb,
+                             OUT op text, OUT relation text, OUT key json, OUT value json, OUT cursor text)
+    RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1000
+    AS 'MODULE_PATHNAME', 'syncline_sync_changes';
+COMMENT ON FUNCTION sync_changes(text, jsonb) IS
+    'what a client that holds the shape as of cursor "since" (NULL: nothing) lacks in this statement''s snapshot';
+
+CREATE FUNCTION sync_pull(since text, shape jsonb) RETURNS json LANGUAGE c VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'syncline_sync_pull';
+COMMENT ON FUNCTION sync_pull(text, jsonb) IS 'the delta of sync_changes as one JSON document';
+
+CREATE FUNCTION sync_preview(shape jsonb,
+                             OUT op text, OUT relation text, OUT key json, OUT value json, OUT cursor text)
+    RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1000
+    AS 'MODULE_PATHNAME', 'syncline_sync_preview';
+COMMENT ON FUNCTION sync_preview(jsonb) IS 'the rows of a shape, own uncommitted changes included, without a cursor';
+
+CREATE FUNCTION sync_digest(shape jsonb, OUT "rows" bigint, OUT hash text) RETURNS record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'syncline_sync_digest';
+COMMENT ON FUNCTION sync_digest(jsonb) IS
+    'count of a shape''s rows and the sum modulo 2^64 of the first 8 bytes of sha256(relation, NUL, key, NUL, value)';
+
+CREATE FUNCTION sync_sees(cursor text, xid xid8) RETURNS boolean LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'syncline_sync_sees';
+COMMENT ON FUNCTION sync_sees(text, xid8) IS 'whether a client that holds this cursor has seen that transaction';
+
+CREATE PROCEDURE sync_wait(since text, shape jsonb, timeout interval DEFAULT '20 s', INOUT changed boolean DEFAULT NULL)
+    LANGUAGE c AS 'MODULE_PATHNAME', 'syncline_sync_wait';
+COMMENT ON PROCEDURE sync_wait(text, jsonb, interval, boolean) IS
+    'returns as soon as sync_changes would return a change, or after the timeout; holds no snapshot meanwhile';
+
+-- Administration -------------------------------------------------------------------------------------
+
+CREATE FUNCTION syncline.snapshot() RETURNS pg_snapshot LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'syncline_snapshot';
+COMMENT ON FUNCTION syncline.snapshot() IS 'the current snapshot with its subtransactions, which pg_current_snapshot() leaves out';
+
+CREATE FUNCTION sync_prune(keep interval DEFAULT '7 days') RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    edge syncline.sample;
+    pruned bigint;
+BEGIN
+    LOCK TABLE syncline.sample IN EXCLUSIVE MODE;
+    INSERT INTO syncline.sample (snapshot) VALUES (syncline.snapshot());
+    SELECT * INTO edge FROM syncline.sample s WHERE s.taken <= clock_timestamp() - keep
+        ORDER BY s.taken DESC LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN 0;
+    END IF;
+    DELETE FROM syncline.sample s WHERE s.taken < edge.taken;
+    PERFORM set_config('syncline.pruning', 'on', true);
+    DELETE FROM syncline.log l WHERE pg_visible_in_snapshot(l.xid, edge.snapshot);
+    GET DIAGNOSTICS pruned = ROW_COUNT;
+    PERFORM set_config('syncline.pruning', 'off', true);
+    DELETE FROM syncline.barrier b WHERE pg_visible_in_snapshot(b.xid, edge.snapshot);
+    UPDATE syncline.state SET horizon = edge.snapshot;
+    RETURN pruned;
+END $$;
+REVOKE ALL ON FUNCTION sync_prune(interval) FROM PUBLIC;
+COMMENT ON FUNCTION sync_prune(interval) IS
+    'drops log rows that only cursors older than "keep" need, and returns how many; call it regularly';
+
+CREATE FUNCTION sync_rotate_epoch() RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$ UPDATE syncline.state SET epoch = ('x' || substr(md5(gen_random_uuid()::text), 1, 15))::bit(60)::bigint $$;
+REVOKE ALL ON FUNCTION sync_rotate_epoch() FROM PUBLIC;
+COMMENT ON FUNCTION sync_rotate_epoch() IS 'makes every cursor reset: for restores that the server cannot notice';
+
+CREATE VIEW sync_tables AS
+SELECT t.tgrelid::regclass AS relation,
+       array_remove(string_to_array(encode(g.tgargs, 'escape'), '\000'), '') AS filter_columns,
+       (g.tgtype & 4) <> 0 AS log_inserts,
+       t.tgenabled = 'A' AND g.tgenabled = 'A' AS enabled
+FROM pg_trigger t LEFT JOIN pg_trigger g ON g.tgrelid = t.tgrelid AND g.tgfoid = 'syncline.log()'::regprocedure
+WHERE t.tgfoid = 'syncline.stamp()'::regprocedure AND t.tgparentid = 0;
+COMMENT ON VIEW sync_tables IS 'the tracked tables, their filter columns, and whether their triggers are enabled';
+GRANT SELECT ON sync_tables TO PUBLIC;
+
+CREATE VIEW sync_health AS
+SELECT (SELECT count(*) FROM sync_tables) AS tables,
+       (SELECT count(*) FROM sync_tables WHERE enabled IS NOT TRUE) AS disabled_tables,
+       (SELECT count(*) FROM syncline.log) AS log_rows,
+       (SELECT horizon FROM syncline.state) AS horizon,
+       (SELECT max(taken) FROM syncline.sample) AS last_prune;
+COMMENT ON VIEW sync_health IS 'numbers for a dashboard; last_prune far back means that nobody calls sync_prune';

@@ -1,6 +1,33 @@
 //! Syncline: consistent deltas of your own tables with plain SQL.
+//!
+//! Read `crates/delta` first: why no row is lost is decided there, without Postgres. Here is the boundary.
+
+mod catalog;
+mod changes;
+mod digest;
+mod error;
+mod mutant;
+mod pg;
+mod plan;
+mod preview;
+mod query;
+mod row;
+mod server;
+mod stamp;
+mod tombstone;
+mod track;
+mod wait;
+
 use pgrx::prelude::*;
 
 pgrx::pg_module_magic!(name, version);
 
 extension_sql_file!("../sql/syncline.sql", name = "syncline", bootstrap);
+
+/// Called by Postgres when the library is loaded.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    query::define_settings();
+    mutant::define_settings();
+    tombstone::watch_invalidations();
+}

@@ -1,1 +1,258 @@
-//! cursor
+//! The cursor: what a client has seen (`position`) and of which shape (`identity`).
+//!
+//! Text form, made of URL-safe characters only:
+//!
+//! ```text
+//! cursor    = position "~" identity
+//! position  = "s1" "." system "." database "." timeline "." lsn "." epoch "." visible "." crc
+//! visible   = xmax *( "_" offset )       transactions not seen: xmax and above, and each xmax - offset
+//! identity  = shape "." schema "." crc
+//! ```
+//!
+//! Numbers are decimal, checksums CRC-32 in eight hex digits over all that stands before them in
+//! their part. A client can tell whether it has seen a transaction from `visible` alone.
+//! The checksum tells damage from design, it is no signature: whoever forges a cursor gets
+//! a delta of rows that he may read anyhow.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::Error;
+use crate::snapshot::{Snapshot, Xid, parse_decimal};
+
+/// The most bytes of text that are looked at.
+pub const MAX_LENGTH: usize = 8 << 20;
+
+const VERSION: &str = "s1";
+
+/// A moment in the history of one database of one cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// The cluster's system identifier.
+    pub system: u64,
+    /// OID of the database.
+    pub database: u32,
+    /// Timeline on which `lsn` lies.
+    pub timeline: u32,
+    /// Write-ahead log position, read after the snapshot was taken.
+    pub lsn: u64,
+    /// The administrator's generation of cursors.
+    pub epoch: u64,
+    /// What was seen.
+    pub snapshot: Snapshot,
+}
+
+/// What the cursor's holder follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Fingerprint of the effective shape with its typed values.
+    pub shape: u64,
+    /// Fingerprint of the relations' definitions that the shape reads.
+    pub schema: u64,
+}
+
+/// What a client sends to get what it lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    /// The moment.
+    pub position: Position,
+    /// The shape.
+    pub identity: Identity,
+}
+
+/// The server as it is during a call, for [`Position::judge`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// The position that a cursor made now would have.
+    pub now: Position,
+    /// Whether this server replays a primary's log.
+    pub standby: bool,
+    /// The oldest snapshot that log rows are still kept for.
+    pub horizon: Snapshot,
+}
+
+/// Why a client must start over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reset {
+    /// No cursor was given.
+    Start,
+    /// The log rows it needs were pruned.
+    TooOld,
+    /// It is of another cluster, database or epoch.
+    Epoch,
+    /// It saw a history that this server does not have.
+    Timeline,
+    /// It belongs to another shape.
+    Shape,
+    /// The tables changed in a way that no delta can describe.
+    Schema,
+}
+
+impl Reset {
+    /// The word that stands in the `reset` change.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::TooOld => "too_old",
+            Self::Epoch => "epoch",
+            Self::Timeline => "timeline",
+            Self::Shape => "shape",
+            Self::Schema => "schema",
+        }
+    }
+}
+
+/// What a server makes of a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// A delta from here is exact.
+    Accept,
+    /// Only the whole shape is exact.
+    Reset(Reset),
+    /// This snapshot lacks something that the client has: try again.
+    Ahead,
+}
+
+impl Position {
+    /// Decides whether a delta can start here. `switch_point` gives the log position at which
+    /// the server's history left an older timeline, or nothing if it was never on it.
+    pub fn judge(&self, server: &Server, switch_point: impl FnOnce(u32) -> Option<u64>) -> Verdict {
+        let now = &server.now;
+        if (self.system, self.database, self.epoch) != (now.system, now.database, now.epoch) {
+            return Verdict::Reset(Reset::Epoch);
+        }
+        if self.timeline != now.timeline {
+            if self.timeline > now.timeline {
+                // A standby may simply not have followed yet; a primary has no such future.
+                return if server.standby { Verdict::Ahead } else { Verdict::Reset(Reset::Timeline) };
+            }
+            match switch_point(self.timeline) {
+                Some(end) if self.lsn <= end => {}
+                _ => return Verdict::Reset(Reset::Timeline),
+            }
+        } else if !server.standby && self.lsn > now.lsn {
+            // Cursors leave only after their log is on disk: this volume was rolled back.
+            return Verdict::Reset(Reset::Timeline);
+        }
+        if !now.snapshot.dominates(&self.snapshot) {
+            return Verdict::Ahead;
+        }
+        if !self.snapshot.dominates(&server.horizon) {
+            return Verdict::Reset(Reset::TooOld);
+        }
+        Verdict::Accept
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { system, database, timeline, lsn, epoch, snapshot } = self;
+        let mut text = format!("{VERSION}.{system}.{database}.{timeline}.{lsn}.{epoch}.{}", snapshot.xmax());
+        for xid in snapshot.xip().iter().rev() {
+            text.push('_');
+            text.push_str(&(snapshot.xmax() - xid).to_string());
+        }
+        write!(f, "{text}.{:08x}", crc32fast::hash(text.as_bytes()))
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{}.{}", self.shape, self.schema);
+        write!(f, "{text}.{:08x}", crc32fast::hash(text.as_bytes()))
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}~{}", self.position, self.identity)
+    }
+}
+
+fn bad<T>(detail: &'static str) -> Result<T, Error> {
+    Err(Error::Cursor { detail })
+}
+
+/// Splits off and verifies the checksum.
+fn checked(text: &str) -> Result<&str, Error> {
+    match text.rsplit_once('.') {
+        Some((body, crc)) if format!("{:08x}", crc32fast::hash(body.as_bytes())) == crc => Ok(body),
+        _ => bad("Its checksum does not match: it was cut off or altered."),
+    }
+}
+
+fn number(text: Option<&str>) -> Result<u64, Error> {
+    text.and_then(parse_decimal).ok_or(Error::Cursor { detail: "A number is missing or malformed." })
+}
+
+fn number32(text: Option<&str>) -> Result<u32, Error> {
+    u32::try_from(number(text)?).or(bad("A number is out of range."))
+}
+
+fn visible(text: &str) -> Result<Snapshot, Error> {
+    let mut parts = text.split('_');
+    let xmax: Xid = number(parts.next())?;
+    let mut xip = Vec::new();
+    for part in parts {
+        let offset = number(Some(part))?;
+        if offset == 0 || offset > xmax {
+            return bad("A transaction id is out of range.");
+        }
+        xip.push(xmax - offset);
+    }
+    Ok(Snapshot::new(xmax, xip))
+}
+
+impl FromStr for Position {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if text.len() > MAX_LENGTH {
+            return Err(Error::Limit { what: "cursor", limit: MAX_LENGTH });
+        }
+        match text.split_once('.').map(|(version, _)| version) {
+            Some(VERSION) => {}
+            Some(v) if v.len() > 1 && v.starts_with('s') && parse_decimal(&v[1..]).is_some() => {
+                return bad("It was made by a newer version of Syncline.");
+            }
+            _ => return bad("It does not begin as a cursor does."),
+        }
+        let mut parts = checked(text)?.split('.').skip(1);
+        let position = Self {
+            system: number(parts.next())?,
+            database: number32(parts.next())?,
+            timeline: number32(parts.next())?,
+            lsn: number(parts.next())?,
+            epoch: number(parts.next())?,
+            snapshot: visible(parts.next().unwrap_or_default())?,
+        };
+        if parts.next().is_some() { bad("It has too many fields.") } else { Ok(position) }
+    }
+}
+
+impl FromStr for Identity {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let mut parts = checked(text)?.split('.');
+        let identity = Self { shape: number(parts.next())?, schema: number(parts.next())? };
+        if parts.next().is_some() { bad("It has too many fields.") } else { Ok(identity) }
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if text.len() > MAX_LENGTH {
+            return Err(Error::Limit { what: "cursor", limit: MAX_LENGTH });
+        }
+        match text.split_once('~') {
+            Some((position, identity)) => Ok(Self { position: position.parse()?, identity: identity.parse()? }),
+            None => {
+                text.parse::<Position>()?;
+                bad("It is only a position: the part that tells the shape is missing.")
+            }
+        }
+    }
+}

@@ -1,1 +1,38 @@
-//! log
+//! Which log row tells the state of a key at a cursor.
+//!
+//! `first(k, X)` is the earliest log row of key `k` among the transactions that `X` does not see.
+//! Between transactions the write-ahead log position decides: keys are not deferrable, so a
+//! transaction touches a key only after the one before it has committed, and positions rise in commit
+//! order where transaction ids do not. Within a transaction they do not rise: a statement run by a
+//! user's AFTER trigger logs before the statement that fired it. There the command that created
+//! the OLD row decides, and a row that the transaction found (not made) comes before all others.
+
+use crate::snapshot::Xid;
+
+/// Place of a log row in the history of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The transaction that wrote it.
+    pub xid: Xid,
+    /// Order within the transaction, from [`sequence`].
+    pub seq: i64,
+    /// Write-ahead log position when it was written.
+    pub pos: u64,
+}
+
+impl Place {
+    /// Whether this log row of a key comes before another of the same key.
+    pub fn precedes(&self, other: &Self) -> bool {
+        if self.xid == other.xid { self.seq < other.seq } else { self.pos < other.pos }
+    }
+}
+
+/// Log rows that one transaction may write.
+pub const MAX_PER_TRANSACTION: u32 = i32::MAX as u32;
+
+/// The order within a transaction: first what it found, then by the command that made the OLD row;
+/// `count` (below [`MAX_PER_TRANSACTION`]) makes it unique.
+pub fn sequence(made_by: Option<u32>, count: u32) -> i64 {
+    let rank = made_by.map_or(0, |command| i64::from(command) + 1);
+    (rank << 31) | i64::from(count)
+}

@@ -1,1 +1,100 @@
-//! snapshot
+//! What a transaction sees: the set of transactions that had committed or aborted at one moment.
+//!
+//! Only a whole snapshot is a cursor. A watermark (`xid > max(xid seen)`) loses the rows of a
+//! transaction that took its id early and committed late.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::Error;
+
+/// A top-level 64-bit transaction id, as SQL type `xid8`.
+pub type Xid = u64;
+
+/// More in-progress transactions than a server can have.
+pub const MAX_IN_PROGRESS: usize = 1 << 20;
+
+/// A set of seen transactions: all below `xmin`, none from `xmax` on, and between them all but `xip`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    xmin: Xid,
+    xmax: Xid,
+    xip: Vec<Xid>,
+}
+
+impl Snapshot {
+    /// Builds the normal form: `xip` sorted, distinct and within the bounds, `xmin` as high as it can be.
+    ///
+    /// Ids from `xmax` on are dropped, as they are unseen anyhow: a server's list of
+    /// subtransactions may hold some.
+    pub fn new(xmax: Xid, in_progress: impl IntoIterator<Item = Xid>) -> Self {
+        let mut xip: Vec<Xid> = in_progress.into_iter().filter(|&xid| xid < xmax).collect();
+        xip.sort_unstable();
+        xip.dedup();
+        let xmin = xip.first().copied().unwrap_or(xmax);
+        Self { xmin, xmax, xip }
+    }
+
+    /// Every transaction below it is seen.
+    pub fn xmin(&self) -> Xid {
+        self.xmin
+    }
+
+    /// No transaction from it on is seen.
+    pub fn xmax(&self) -> Xid {
+        self.xmax
+    }
+
+    /// The unseen transactions below `xmax`, rising.
+    pub fn xip(&self) -> &[Xid] {
+        &self.xip
+    }
+
+    /// Whether the effects of `xid` are visible, if it committed.
+    pub fn sees(&self, xid: Xid) -> bool {
+        xid < self.xmax && self.xip.binary_search(&xid).is_err()
+    }
+
+    /// `older <= self`: everything that `older` sees is seen here too.
+    pub fn dominates(&self, older: &Self) -> bool {
+        older.xmax <= self.xmax && !self.xip.iter().any(|&xid| older.sees(xid))
+    }
+}
+
+impl fmt::Display for Snapshot {
+    /// The text form of SQL type `pg_snapshot`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:", self.xmin, self.xmax)?;
+        for (i, xid) in self.xip.iter().enumerate() {
+            write!(f, "{}{xid}", if i == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Snapshot {
+    type Err = Error;
+
+    /// Reads the text form of SQL type `pg_snapshot`, strictly: no sign, no junk, no overflow.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let bad = || Error::Cursor { detail: "A snapshot is written xmin:xmax:xip,xip." };
+        let mut parts = text.splitn(3, ':');
+        let mut number = || parse_decimal(parts.next()?);
+        let (xmin, xmax) = (number().ok_or_else(bad)?, number().ok_or_else(bad)?);
+        let list = parts.next().ok_or_else(bad)?;
+        let xip = list.split(',').filter(|_| !list.is_empty()).map(parse_decimal).collect::<Option<Vec<_>>>();
+        let xip = xip.ok_or_else(bad)?;
+        if xmin > xmax || xip.len() > MAX_IN_PROGRESS || xip.iter().any(|&xid| xid < xmin || xid >= xmax) {
+            return Err(bad());
+        }
+        Ok(Self::new(xmax, xip))
+    }
+}
+
+/// Decimal digits only; `str::parse` would accept a plus sign.
+pub(crate) fn parse_decimal(text: &str) -> Option<u64> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}

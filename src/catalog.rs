@@ -1,0 +1,78 @@
+//! Which table a shape means, and whether its triggers watch it.
+
+use pgrx::pg_sys;
+use syncline_delta::Error;
+use syncline_delta::shape::Table;
+
+use crate::error::Result;
+use crate::pg::relation::{self, Relation};
+
+/// A tracked table, locked with all its partitions until the end of the transaction.
+pub struct Tracked {
+    /// Its definition.
+    pub relation: Relation,
+}
+
+impl Tracked {
+    /// The columns whose old values are logged, beside the key.
+    pub fn filter_columns(&self) -> &[String] {
+        self.relation.trigger(relation::LOG).map(|t| t.arguments.as_slice()).unwrap_or_default()
+    }
+
+    /// Resolves a shape's table among the tracked ones.
+    pub fn resolve(table: &Table) -> Result<Self> {
+        let schemas = match &table.schema {
+            Some(name) => relation::schema(name).into_iter().collect(),
+            None => relation::search_path(),
+        };
+        let mut untracked = false;
+        for schema in schemas {
+            let Some(oid) = relation::find(schema, &table.name) else { continue };
+            let tree = relation::tree(oid);
+            // Read after the lock: what is read now stays.
+            let Some(found) = relation::read(oid) else { continue };
+            if found.trigger(relation::STAMP).is_none() && found.trigger(relation::LOG).is_none() {
+                untracked = true;
+                continue;
+            }
+            check(&found, &tree)?;
+            return Ok(Self { relation: found });
+        }
+        Err(if untracked {
+            Error::rule("55000", format!("table \"{}\" is not tracked", table.name))
+                .with_hint(format!("SELECT sync_track('{}')", table.name.replace('\'', "''")))
+        } else {
+            Error::rule("42P01", format!("tracked table \"{}\" does not exist", table.name))
+        })
+    }
+}
+
+/// Refuses a table where a write could have gone by unseen.
+fn check(root: &Relation, tree: &[pg_sys::Oid]) -> Result<()> {
+    if root.detaching {
+        return Err(Error::rule("40001", format!("a partition of \"{}\" is being detached", root.name.1))
+            .with_hint("Try again when that is done."));
+    }
+    if root.key.is_empty() || root.attribute("_sync_version").is_none() {
+        return Err(Error::rule("55000", format!("table \"{}\" has lost its key or its version column", root.name.1))
+            .with_hint("Restore them and call sync_track."));
+    }
+    for &oid in tree {
+        let member = if oid == root.oid { Some(root.clone()) } else { relation::read(oid) };
+        let Some(member) = member else { continue };
+        for name in [relation::STAMP, relation::LOG] {
+            if member.trigger(name).map(|t| t.enabled) != Some(b'A') {
+                let table = format!("\"{}\".\"{}\"", member.name.0, member.name.1);
+                return Err(Error::rule("55000", format!("trigger \"{name}\" of table {table} is missing or not enabled always"))
+                    .with_detail("Changes may have been missed.")
+                    .with_hint(format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER \"{name}\"; if it is missing, call sync_track.")));
+            }
+        }
+    }
+    if relation::row_security(root.oid) {
+        return Err(Error::rule("0A000", format!("row security restricts table \"{}\" for this role", root.name.1))
+            .with_detail("Row security is not part of shapes in this version.")
+            .with_hint("Pull as a role that row security does not restrict, with the condition in the filter."));
+    }
+    Ok(())
+}

@@ -1,0 +1,368 @@
+//! Pulling: what a client lacks, as a set or as one document.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+
+use pgrx::pg_sys;
+use syncline_delta::change::Op;
+use syncline_delta::cursor::{Cursor, Reset, Verdict};
+use syncline_delta::json;
+use syncline_delta::log::Place;
+use syncline_delta::shape::Shape;
+use syncline_delta::snapshot::Snapshot;
+use syncline_delta::{Error, cursor::Server};
+
+use crate::error::{Result, unwrap_or_raise};
+use crate::pg::function::{self, Call, entry_point};
+use crate::pg::tuplestore::Tuplestore;
+use crate::pg::{image, settings, snapshot, spi};
+use crate::plan::{self, Plan, Plans};
+use crate::server;
+
+entry_point!(
+    /// `sync_changes(text, jsonb)`
+    syncline_sync_changes,
+    pg_finfo_syncline_sync_changes,
+    |call: &mut Call| {
+        let result = Tuplestore::result(call);
+        let (since, shape) = arguments(call);
+        unwrap_or_raise(settled(since.as_deref(), &shape, &mut SetSink { result, late: None }));
+        pg_sys::Datum::from(0usize)
+    }
+);
+
+entry_point!(
+    /// `sync_pull(text, jsonb)`
+    syncline_sync_pull,
+    pg_finfo_syncline_sync_pull,
+    |call: &mut Call| {
+        let (since, shape) = arguments(call);
+        let mut document = Document::default();
+        unwrap_or_raise(settled(since.as_deref(), &shape, &mut document));
+        function::text_datum(&unwrap_or_raise(document.finish()))
+    }
+);
+
+fn arguments(call: &Call) -> (Option<String>, String) {
+    let shape = call.jsonb(1).ok_or_else(|| Error::rule("22004", "shape is NULL"));
+    (call.text(0), unwrap_or_raise(shape))
+}
+
+/// Where a delta goes.
+trait Sink {
+    /// One change. `cursor` stands on the commit only.
+    fn put(&mut self, op: Op, relation: &str, key: &[u8], value: &[u8], cursor: &str) -> Result<()>;
+    /// Some upserts will be known before the deletes that precede them in the delta.
+    fn spool(&mut self);
+    /// An upsert that comes behind everything put until [`Sink::unspool`].
+    fn put_late(&mut self, relation: &str, key: &[u8], value: &[u8]) -> Result<()>;
+    /// The late upserts come now.
+    fn unspool(&mut self);
+}
+
+/// The delta, and the last look for what is not transactional.
+fn settled(since: Option<&str>, text: &str, sink: &mut dyn Sink) -> Result<()> {
+    if snapshot::has_written() {
+        return Err(Error::rule("25001", "cannot pull in a transaction that has written")
+            .with_detail("Its own changes are visible to no other transaction yet, so no cursor can tell them.")
+            .with_hint("Pull in a transaction of its own, or use sync_preview."));
+    }
+    let since = since.map(str::parse::<Cursor>).transpose()?;
+    let shape = Shape::parse(text)?;
+    let resolved = Plans::resolve(&shape)?;
+    settings::pinned(|| {
+        let plans = Plans::new(resolved, shape)?;
+        let server = server::now()?;
+        delta(since.as_ref(), &plans, &server, sink)?;
+        let relations = plans.relations();
+        let seen = &server.now.snapshot;
+        if snapshot::with_latest(|| server::has_barrier(&relations, seen)) {
+            return Err(Error::rule("40001", "a table of the shape was altered or truncated after this snapshot")
+                .with_hint("Run the statement again."));
+        }
+        server::release(&server.now, server.standby);
+        let cursor = Cursor { position: server.now.clone(), identity: plans.identity };
+        sink.put(Op::Commit, "", b"", b"{\"up_to_date\": true}", &cursor.to_string())
+    })
+}
+
+/// From where the delta starts: a snapshot, or nothing and the reason.
+fn start(since: Option<&Cursor>, plans: &Plans, server: &Server) -> Result<std::result::Result<Snapshot, Reset>> {
+    let Some(cursor) = since else { return Ok(Err(Reset::Start)) };
+    match cursor.position.judge(server, snapshot::switch_point) {
+        Verdict::Reset(reason) => return Ok(Err(reason)),
+        Verdict::Ahead => {
+            return Err(Error::rule("40001", "cursor is ahead of this snapshot")
+                .with_detail("The client has seen a transaction that this snapshot does not see.")
+                .with_hint("Try again in a new transaction, or on a server that lags less."));
+        }
+        Verdict::Accept => {}
+    }
+    let seen = &cursor.position.snapshot;
+    if cursor.identity.shape != plans.identity.shape {
+        return Ok(Err(Reset::Shape));
+    }
+    if cursor.identity.schema != plans.identity.schema || server::has_barrier(&plans.relations(), seen) {
+        return Ok(Err(Reset::Schema));
+    }
+    Ok(Ok(seen.clone()))
+}
+
+fn delta(since: Option<&Cursor>, plans: &Plans, server: &Server, sink: &mut dyn Sink) -> Result<()> {
+    let mut left = Vec::new();
+    let start = match start(since, plans, server)? {
+        Ok(seen) => {
+            for plan in &plans.tables {
+                match departures(plan, &seen) {
+                    Some(departures) => left.push(departures),
+                    // Written when the column was not logged yet, or of another type.
+                    None => return reset(Reset::Schema, plans, sink),
+                }
+            }
+            seen
+        }
+        Err(reason) => return reset(reason, plans, sink),
+    };
+    if left.iter().all(HashSet::is_empty) {
+        for plan in &plans.tables {
+            upserts(plan, Some(&start), &mut |key, value| sink.put(Op::Upsert, &plan.name, key, value, ""))?;
+        }
+        return Ok(());
+    }
+    // What is in the shape now is not deleted. A row whose key has a new log row was written by that
+    // transaction or a later one, so it is among the new rows: they tell it, without a look-up by key.
+    sink.spool();
+    for (plan, left) in plans.tables.iter().zip(&mut left) {
+        upserts(plan, Some(&start), &mut |key, value| {
+            left.remove(key);
+            sink.put_late(&plan.name, key, value)
+        })?;
+    }
+    for (plan, left) in plans.tables.iter().zip(left) {
+        for key in left {
+            sink.put(Op::Delete, &plan.name, &key, b"", "")?;
+        }
+    }
+    sink.unspool();
+    Ok(())
+}
+
+fn reset(reason: Reset, plans: &Plans, sink: &mut dyn Sink) -> Result<()> {
+    let value = format!("{{\"reason\": \"{}\"}}", reason.as_str());
+    sink.put(Op::Reset, "", b"", value.as_bytes(), "")?;
+    for plan in &plans.tables {
+        upserts(plan, None, &mut |key, value| sink.put(Op::Upsert, &plan.name, key, value, ""))?;
+    }
+    Ok(())
+}
+
+fn upserts(plan: &Plan, since: Option<&Snapshot>, put: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+    let mut result = Ok(());
+    plan.rows(since, &mut |key, value| {
+        result = put(key, value);
+        result.is_ok()
+    });
+    result
+}
+
+/// Keys that were in the shape at the cursor and have been touched since: deleted unless they are in it now.
+/// Nothing if the log has another type for a column than the table.
+fn departures(plan: &Plan, seen: &Snapshot) -> Option<HashSet<Vec<u8>>> {
+    let mut first: HashMap<Vec<u8>, LogRow> = HashMap::new();
+    for row in log_rows(plan.relation(), seen) {
+        let columns = row.columns(plan);
+        let retyped = |c: &image::Column| plan.attribute(c.attribute).is_some_and(|a| a.storage.typid != c.typid);
+        if columns.iter().any(retyped) {
+            return None;
+        }
+        let key = plan.logged_key(|number| columns.iter().find(|c| c.attribute == number).and_then(|c| c.value));
+        match first.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(row);
+            }
+            Entry::Occupied(mut entry) => {
+                if row.place.precedes(&entry.get().place) {
+                    entry.insert(row);
+                }
+            }
+        }
+    }
+    first.retain(|_, row| !row.enters);
+    if first.is_empty() {
+        return Some(HashSet::new());
+    }
+    let mut condition = plan.condition();
+    first.retain(|_, row| condition.holds(row.columns(plan).iter().map(|c| (c.attribute, c.value))));
+    Some(first.into_keys().collect())
+}
+
+/// What the log says of a row.
+struct LogRow {
+    place: Place,
+    /// The key was not there before.
+    enters: bool,
+    old: Vec<u8>,
+}
+
+impl LogRow {
+    fn columns(&self, plan: &Plan) -> Vec<image::Column> {
+        image::decode(&self.old, |number| plan.attribute(number).is_some_and(|a| a.storage.by_value))
+    }
+}
+
+/// The log rows of a table that a snapshot does not see. They are only fetched with the owner's
+/// rights; what runs on their values runs with the caller's.
+fn log_rows(relation: pg_sys::Oid, seen: &Snapshot) -> Vec<LogRow> {
+    const SELECT: &str = "SELECT xid::pg_catalog.text::pg_catalog.int8, seq, (pos - '0/0')::pg_catalog.int8, \
+                          kind = 'e', old FROM syncline.log WHERE relation = $1";
+    const XMAX: &str = "$2::pg_catalog.text::pg_catalog.xid8";
+    let sql = format!(
+        "{SELECT} AND xid >= {XMAX} UNION ALL \
+         {SELECT} AND xid = ANY ($3::pg_catalog.text[]::pg_catalog.xid8[]) AND xid < {XMAX}"
+    );
+    let [xmax, xip] = server::bounds(seen);
+    let mut rows = Vec::new();
+    settings::as_owner(|| {
+        spi::query(&sql, &[spi::Param::oid(relation), xmax, xip], &mut |row| {
+            rows.push(LogRow {
+                place: Place { xid: row.int8(0) as u64, seq: row.int8(1), pos: row.int8(2) as u64 },
+                enters: row.get(3).is_some_and(|datum| datum.value() & 0xff != 0),
+                old: row.get(4).map(image::bytea).unwrap_or_default(),
+            });
+            true
+        });
+    });
+    rows
+}
+
+/// Rows of a set-returning function.
+struct SetSink {
+    result: Tuplestore,
+    late: Option<Tuplestore>,
+}
+
+impl Sink for SetSink {
+    fn put(&mut self, op: Op, relation: &str, key: &[u8], value: &[u8], cursor: &str) -> Result<()> {
+        plan::put(self.result, op, relation, key, value, cursor);
+        Ok(())
+    }
+
+    fn spool(&mut self) {
+        self.late = Some(self.result.spool());
+    }
+
+    fn put_late(&mut self, relation: &str, key: &[u8], value: &[u8]) -> Result<()> {
+        plan::put(self.late.unwrap_or(self.result), Op::Upsert, relation, key, value, "");
+        Ok(())
+    }
+
+    fn unspool(&mut self) {
+        if let Some(late) = self.late.take() {
+            self.result.append(late);
+        }
+    }
+}
+
+/// The most bytes that one JSON datum can have.
+const MAX_DOCUMENT: usize = 1 << 30;
+
+/// The delta as one JSON document.
+#[derive(Default)]
+struct Document {
+    changes: Vec<u8>,
+    late: Vec<u8>,
+    reset: bool,
+    cursor: String,
+}
+
+impl Document {
+    fn append(into: &mut Vec<u8>, op: Op, relation: &str, key: &[u8], value: &[u8]) -> Result<()> {
+        // Room for the names of the members and for the other half of the document.
+        if into.len() + key.len() + value.len() > MAX_DOCUMENT - (1 << 20) {
+            return Err(Error::Limit { what: "delta", limit: MAX_DOCUMENT });
+        }
+        into.extend_from_slice(if into.is_empty() { b"{\"op\": \"" } else { b", {\"op\": \"" });
+        into.extend_from_slice(op.as_str().as_bytes());
+        into.push(b'"');
+        if !relation.is_empty() {
+            into.extend_from_slice(b", \"relation\": ");
+            json::string(into, relation.as_bytes());
+        }
+        for (name, text) in [("key", key), ("value", value)] {
+            if !text.is_empty() {
+                into.extend_from_slice(format!(", \"{name}\": ").as_bytes());
+                into.extend_from_slice(text);
+            }
+        }
+        into.push(b'}');
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Vec<u8>> {
+        let reset = self.reset;
+        let mut out = format!("{{\"cursor\": \"{}\", \"up_to_date\": true, \"reset\": {reset}, \"changes\": [", self.cursor)
+            .into_bytes();
+        if out.len() + self.changes.len() + 2 > MAX_DOCUMENT - 8 {
+            return Err(Error::Limit { what: "delta", limit: MAX_DOCUMENT });
+        }
+        out.extend_from_slice(&self.changes);
+        out.extend_from_slice(b"]}");
+        Ok(out)
+    }
+}
+
+impl Sink for Document {
+    fn put(&mut self, op: Op, relation: &str, key: &[u8], value: &[u8], cursor: &str) -> Result<()> {
+        match op {
+            Op::Commit => cursor.clone_into(&mut self.cursor),
+            _ => {
+                self.reset |= op == Op::Reset;
+                Self::append(&mut self.changes, op, relation, key, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn spool(&mut self) {}
+
+    fn put_late(&mut self, relation: &str, key: &[u8], value: &[u8]) -> Result<()> {
+        Self::append(&mut self.late, Op::Upsert, relation, key, value)
+    }
+
+    fn unspool(&mut self) {
+        if !self.changes.is_empty() && !self.late.is_empty() {
+            self.changes.extend_from_slice(b", ");
+        }
+        self.changes.append(&mut self.late);
+    }
+}
+
+/// Whether `sync_changes` would return anything but a commit.
+pub fn would_change(since: Option<&str>, text: &str) -> Result<bool> {
+    let mut found = Found(false);
+    match settled(since, text, &mut found) {
+        Ok(()) => Ok(found.0),
+        // A standby that lags has not replayed it yet, or a table was just altered: the next look tells.
+        Err(error) if error.sqlstate() == "40001" => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes nothing but the fact.
+struct Found(bool);
+
+impl Sink for Found {
+    fn put(&mut self, op: Op, _: &str, _: &[u8], _: &[u8], _: &str) -> Result<()> {
+        self.0 |= op != Op::Commit;
+        Ok(())
+    }
+
+    fn spool(&mut self) {}
+
+    fn put_late(&mut self, _: &str, _: &[u8], _: &[u8]) -> Result<()> {
+        self.0 = true;
+        Ok(())
+    }
+
+    fn unspool(&mut self) {}
+}

@@ -1,0 +1,60 @@
+//! Deliberate faults, compiled in only with the feature `mutants`: the oracle must catch each of them.
+
+/// A rule that can be broken on purpose.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mutant {
+    /// In-progress transactions are forgotten in the cursor.
+    NoXip,
+    /// Cursors older than the horizon are accepted.
+    HorizonIgnored,
+    /// Rows are read with a second, later snapshot.
+    SecondSnapshot,
+    /// No log row when a filter column changes.
+    NoFilterTombstone,
+    /// No log row when a row is deleted.
+    NoDeleteTombstone,
+    /// The standby's snapshot is read as `pg_current_snapshot()` does.
+    StandbyCurrentSnapshot,
+}
+
+#[cfg(not(feature = "mutants"))]
+mod active {
+    use super::Mutant;
+
+    pub fn define_settings() {}
+
+    #[inline(always)]
+    pub fn is(_: Mutant) -> bool {
+        false
+    }
+}
+
+#[cfg(feature = "mutants")]
+mod active {
+    use std::ffi::CString;
+
+    use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+    use super::Mutant;
+
+    static MUTANT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+
+    pub fn define_settings() {
+        let (name, text) = (c"syncline.mutant", c"the fault to make");
+        GucRegistry::define_string_guc(name, text, text, &MUTANT, GucContext::Userset, GucFlags::default());
+    }
+
+    pub fn is(mutant: Mutant) -> bool {
+        let name = match mutant {
+            Mutant::NoXip => "no_xip",
+            Mutant::HorizonIgnored => "horizon_ignored",
+            Mutant::SecondSnapshot => "second_snapshot",
+            Mutant::NoFilterTombstone => "no_filter_tombstone",
+            Mutant::NoDeleteTombstone => "no_delete_tombstone",
+            Mutant::StandbyCurrentSnapshot => "standby_current_snapshot",
+        };
+        MUTANT.get().is_some_and(|value| value.as_bytes() == name.as_bytes())
+    }
+}
+
+pub use active::{define_settings, is};

@@ -1,0 +1,94 @@
+//! How the log keeps old values: binary, self-describing, by the attribute numbers of the tracked table.
+//!
+//! Per column: attribute number (2 bytes), type (4), length (4, -1 for NULL), then the value's bytes, detoasted.
+//! A reader takes a value only if its type is still the column's.
+
+use pgrx::pg_sys;
+
+/// How values of a type are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Storage {
+    /// The type.
+    pub typid: pg_sys::Oid,
+    /// `typlen`: positive, -1 for varlena, -2 for a C string.
+    pub length: i16,
+    /// Passed by value.
+    pub by_value: bool,
+}
+
+/// Appends one column.
+pub fn encode(out: &mut Vec<u8>, attribute: i16, storage: Storage, value: Option<pg_sys::Datum>) {
+    out.extend_from_slice(&attribute.to_le_bytes());
+    out.extend_from_slice(&storage.typid.to_u32().to_le_bytes());
+    let Some(datum) = value else {
+        out.extend_from_slice(&(-1i32).to_le_bytes());
+        return;
+    };
+    let mut append = |bytes: &[u8]| {
+        out.extend_from_slice(&i32::try_from(bytes.len()).unwrap_or(i32::MAX).to_le_bytes());
+        out.extend_from_slice(bytes);
+    };
+    if storage.by_value {
+        return append(&(datum.value() as u64).to_le_bytes());
+    }
+    // SAFETY: the datum is a live value of a type stored as `storage` says: a varlena is made plain first,
+    // a C string ends with a zero byte, any other has `length` bytes.
+    unsafe {
+        let pointer = datum.cast_mut_ptr::<u8>();
+        match storage.length {
+            -1 => {
+                let plain = pg_sys::pg_detoast_datum(pointer.cast());
+                append(std::slice::from_raw_parts(plain.cast(), pgrx::varlena::varsize_any(plain)));
+                if plain.cast() != pointer {
+                    pg_sys::pfree(plain.cast());
+                }
+            }
+            -2 => append(std::ffi::CStr::from_ptr(pointer.cast()).to_bytes_with_nul()),
+            n => append(std::slice::from_raw_parts(pointer, n as usize)),
+        }
+    }
+}
+
+/// A decoded column: attribute number, type, and value in the current memory context.
+pub struct Column {
+    /// Of the tracked table.
+    pub attribute: i16,
+    /// When it was written.
+    pub typid: pg_sys::Oid,
+    /// The value, or nothing for NULL.
+    pub value: Option<pg_sys::Datum>,
+}
+
+/// Reads what [`encode`] wrote; stops at the first column that is cut off.
+pub fn decode(mut bytes: &[u8], by_value: impl Fn(i16) -> bool) -> Vec<Column> {
+    let mut columns = Vec::new();
+    while let Some((head, rest)) = bytes.split_first_chunk::<10>() {
+        let attribute = i16::from_le_bytes([head[0], head[1]]);
+        let typid = pg_sys::Oid::from(u32::from_le_bytes([head[2], head[3], head[4], head[5]]));
+        let length = i32::from_le_bytes([head[6], head[7], head[8], head[9]]);
+        let Ok(length) = usize::try_from(length) else {
+            columns.push(Column { attribute, typid, value: None });
+            bytes = rest;
+            continue;
+        };
+        let Some((body, rest)) = rest.split_at_checked(length) else { break };
+        let value = match <[u8; 8]>::try_from(body) {
+            Ok(word) if by_value(attribute) => pg_sys::Datum::from(u64::from_le_bytes(word) as usize),
+            // SAFETY: palloc gives aligned memory of that many bytes; both ranges are live and distinct.
+            _ => unsafe {
+                let copy = pg_sys::palloc(length.max(1)).cast::<u8>();
+                std::ptr::copy_nonoverlapping(body.as_ptr(), copy, length);
+                pg_sys::Datum::from(copy)
+            },
+        };
+        columns.push(Column { attribute, typid, value: Some(value) });
+        bytes = rest;
+    }
+    columns
+}
+
+/// The bytes of a `bytea` datum.
+pub fn bytea(datum: pg_sys::Datum) -> Vec<u8> {
+    // SAFETY: the datum is a non-null bytea.
+    unsafe { pgrx::FromDatum::from_datum(datum, false) }.unwrap_or_default()
+}

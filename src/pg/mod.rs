@@ -1,0 +1,12 @@
+//! Safe wrappers around what Postgres offers. Beside the entry points, all unsafe code lives here.
+
+pub mod expr;
+pub mod function;
+pub mod image;
+pub mod relation;
+pub mod settings;
+pub mod snapshot;
+pub mod spi;
+pub mod transaction;
+pub mod trigger;
+pub mod tuplestore;

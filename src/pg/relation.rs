@@ -1,0 +1,296 @@
+//! Definitions of relations, read from the relation cache.
+
+use std::ffi::{CStr, CString};
+
+use pgrx::pg_sys;
+
+use super::image::Storage;
+
+/// A column as the catalog has it.
+#[derive(Debug, Clone)]
+pub struct Attribute {
+    /// Its number.
+    pub number: i16,
+    /// Its name.
+    pub name: String,
+    /// How it is stored.
+    pub storage: Storage,
+    /// Type modifier.
+    pub typmod: i32,
+    /// Collation.
+    pub collation: pg_sys::Oid,
+    /// `attgenerated`: 0, `s` or `v`.
+    pub generated: u8,
+}
+
+/// One of our row triggers.
+#[derive(Debug, Clone)]
+pub struct RowTrigger {
+    /// The trigger's name.
+    pub name: String,
+    /// `tgenabled`, `A` for always.
+    pub enabled: u8,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Whether it fires on INSERT.
+    pub on_insert: bool,
+}
+
+/// A relation's definition.
+#[derive(Debug, Clone)]
+pub struct Relation {
+    /// OID.
+    pub oid: pg_sys::Oid,
+    /// Schema and name.
+    pub name: (String, String),
+    /// Live columns.
+    pub attributes: Vec<Attribute>,
+    /// Attribute numbers of the primary key, else of the replica identity index; in key order.
+    pub key: Vec<i16>,
+    /// Triggers named as ours are.
+    pub triggers: Vec<RowTrigger>,
+    /// Whether a partition is being detached.
+    pub detaching: bool,
+}
+
+/// Names of the row triggers. `~` sorts behind all letters: BEFORE triggers fire in this order.
+pub const STAMP: &str = "~syncline_stamp";
+/// See [`STAMP`].
+pub const LOG: &str = "syncline_log";
+
+impl Relation {
+    /// A column by name.
+    pub fn attribute(&self, name: &str) -> Option<&Attribute> {
+        self.attributes.iter().find(|attribute| attribute.name == name)
+    }
+
+    /// A column by number.
+    pub fn numbered(&self, number: i16) -> Option<&Attribute> {
+        self.attributes.iter().find(|attribute| attribute.number == number)
+    }
+
+    /// A trigger of ours by name.
+    pub fn trigger(&self, name: &str) -> Option<&RowTrigger> {
+        self.triggers.iter().find(|trigger| trigger.name == name)
+    }
+}
+
+/// # Safety
+///
+/// `pointer` is a zero-terminated string.
+unsafe fn string(pointer: *const std::ffi::c_char) -> String {
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}
+
+/// A name as Postgres takes it; names with a zero byte exist nowhere.
+fn c_name(name: &str) -> CString {
+    CString::new(name).unwrap_or_default()
+}
+
+/// A schema's OID.
+pub fn schema(name: &str) -> Option<pg_sys::Oid> {
+    // SAFETY: a syscache look-up with a live C string.
+    let oid = unsafe { pg_sys::get_namespace_oid(c_name(name).as_ptr(), true) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// A relation's OID.
+pub fn find(schema: pg_sys::Oid, name: &str) -> Option<pg_sys::Oid> {
+    // SAFETY: a syscache look-up with a live C string.
+    let oid = unsafe { pg_sys::get_relname_relid(c_name(name).as_ptr(), schema) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// The schemas of the search path, without temporary ones.
+pub fn search_path() -> Vec<pg_sys::Oid> {
+    // SAFETY: fetch_search_path returns a list of OIDs in the current context.
+    unsafe {
+        let list = pg_sys::fetch_search_path(true);
+        oids(list).into_iter().filter(|&schema| !pg_sys::isAnyTempNamespace(schema)).collect()
+    }
+}
+
+/// # Safety
+///
+/// `list` is null or a list of OIDs.
+unsafe fn oids(list: *mut pg_sys::List) -> Vec<pg_sys::Oid> {
+    if list.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: the caller's promise; `elements` has `length` members.
+    unsafe {
+        let length = usize::try_from((*list).length).unwrap_or(0);
+        std::slice::from_raw_parts((*list).elements, length).iter().map(|cell| cell.oid_value).collect()
+    }
+}
+
+/// A relation, locked until the end of the transaction, and all its partitions, it first.
+pub fn tree(root: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    unsafe extern "C-unwind" {
+        fn find_all_inheritors(
+            parent: pg_sys::Oid,
+            lock: pg_sys::LOCKMODE,
+            parents: *mut *mut pg_sys::List,
+        ) -> *mut pg_sys::List;
+    }
+    let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+    // SAFETY: locks and lists; errors unwind through the boundary guard.
+    unsafe {
+        pg_sys::LockRelationOid(root, lock);
+        oids(pg_sys::ffi::pg_guard_ffi_boundary(|| find_all_inheritors(root, lock, std::ptr::null_mut())))
+    }
+}
+
+/// The tracked table that a partition belongs to; a table that is no partition is its own.
+pub fn root(relation: pg_sys::Oid) -> pg_sys::Oid {
+    unsafe extern "C-unwind" {
+        fn get_partition_ancestors(relation: pg_sys::Oid) -> *mut pg_sys::List;
+    }
+    // SAFETY: reads pg_inherits; returns a list of OIDs, the topmost last.
+    let ancestors = unsafe {
+        oids(pg_sys::ffi::pg_guard_ffi_boundary(|| get_partition_ancestors(relation)))
+    };
+    ancestors.last().copied().unwrap_or(relation)
+}
+
+/// Reads a relation's definition; nothing if it does not exist or is no table.
+pub fn read(oid: pg_sys::Oid) -> Option<Relation> {
+    // SAFETY: the relation is open, and with it its descriptor, triggers and index lists, until it is
+    // closed below; the lock is kept until the end of the transaction.
+    unsafe {
+        let rel = pg_sys::try_relation_open(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        if rel.is_null() {
+            return None;
+        }
+        let form = &*(*rel).rd_rel;
+        let partitioned = form.relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE;
+        if form.relkind as u8 != pg_sys::RELKIND_RELATION && !partitioned {
+            pg_sys::relation_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
+            return None;
+        }
+        let schema = pg_sys::get_namespace_name(form.relnamespace);
+        let name = (
+            if schema.is_null() { String::new() } else { string(schema) },
+            string(form.relname.data.as_ptr()),
+        );
+        let detaching = partitioned && (*pg_sys::RelationGetPartitionDesc(rel, true)).detached_exist;
+        let relation = Relation {
+            oid,
+            name,
+            attributes: attributes((*rel).rd_att),
+            key: key(rel),
+            triggers: triggers((*rel).trigdesc),
+            detaching,
+        };
+        pg_sys::relation_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
+        Some(relation)
+    }
+}
+
+/// # Safety
+///
+/// `descriptor` belongs to an open relation.
+unsafe fn attributes(descriptor: pg_sys::TupleDesc) -> Vec<Attribute> {
+    // SAFETY: a descriptor has `natts` attributes.
+    unsafe {
+        let count = usize::try_from((*descriptor).natts).unwrap_or(0);
+        (&(*descriptor).attrs.as_slice(count))
+            .iter()
+            .filter(|a| !a.attisdropped)
+            .map(|a| Attribute {
+                number: a.attnum,
+                name: string(a.attname.data.as_ptr()),
+                storage: Storage { typid: a.atttypid, length: a.attlen, by_value: a.attbyval },
+                typmod: a.atttypmod,
+                collation: a.attcollation,
+                generated: a.attgenerated as u8,
+            })
+            .collect()
+    }
+}
+
+/// # Safety
+///
+/// `rel` is open.
+unsafe fn key(rel: pg_sys::Relation) -> Vec<i16> {
+    // SAFETY: RelationGetIndexList fills the two index OIDs; an index's key numbers are `indnkeyatts`.
+    unsafe {
+        pg_sys::RelationGetIndexList(rel);
+        let index = if (*rel).rd_pkindex != pg_sys::InvalidOid { (*rel).rd_pkindex } else { (*rel).rd_replidindex };
+        if index == pg_sys::InvalidOid {
+            return Vec::new();
+        }
+        let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        let form = (*index).rd_index;
+        let count = usize::try_from((*form).indnkeyatts).unwrap_or(0);
+        let numbers = (&(*form).indkey.values.as_slice(count)).to_vec();
+        pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
+        numbers
+    }
+}
+
+/// # Safety
+///
+/// `list` is null or the trigger list of an open relation.
+unsafe fn triggers(list: *mut pg_sys::TriggerDesc) -> Vec<RowTrigger> {
+    if list.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: the list has `numtriggers` triggers, each with `tgnargs` arguments.
+    unsafe {
+        let count = usize::try_from((*list).numtriggers).unwrap_or(0);
+        std::slice::from_raw_parts((*list).triggers, count)
+            .iter()
+            .map(|trigger| (string(trigger.tgname), trigger))
+            .filter(|(name, trigger)| {
+                let function = if name == STAMP { "stamp" } else { "log" };
+                (name == STAMP || name == LOG) && is_ours(trigger.tgfoid, function)
+            })
+            .map(|(name, trigger)| RowTrigger {
+                name,
+                enabled: trigger.tgenabled as u8,
+                arguments: (0..usize::try_from(trigger.tgnargs).unwrap_or(0))
+                    .map(|i| string(*trigger.tgargs.add(i)))
+                    .collect(),
+                on_insert: (trigger.tgtype as u32 & pg_sys::TRIGGER_TYPE_INSERT) != 0,
+            })
+            .collect()
+    }
+}
+
+/// Whether a function is `syncline.name`.
+fn is_ours(function: pg_sys::Oid, name: &str) -> bool {
+    // SAFETY: syscache look-ups; the name is a palloc'd C string or null.
+    unsafe {
+        let found = pg_sys::get_func_name(function);
+        !found.is_null()
+            && string(found) == name
+            && schema("syncline") == Some(pg_sys::get_func_namespace(function))
+    }
+}
+
+/// The columns of `wanted` that the caller may not read.
+pub fn unreadable<'a>(relation: &Relation, wanted: impl Iterator<Item = &'a Attribute>) -> Vec<String> {
+    // SAFETY: access checks by syscache look-ups.
+    unsafe {
+        let user = pg_sys::GetUserId();
+        let select = pg_sys::ACL_SELECT as pg_sys::AclMode;
+        if pg_sys::pg_class_aclcheck(relation.oid, user, select) == pg_sys::AclResult::ACLCHECK_OK {
+            return Vec::new();
+        }
+        wanted
+            .filter(|a| {
+                pg_sys::pg_attribute_aclcheck(relation.oid, a.number, user, select)
+                    != pg_sys::AclResult::ACLCHECK_OK
+            })
+            .map(|a| a.name.clone())
+            .collect()
+    }
+}
+
+/// Whether row security restricts what the caller sees of this relation.
+pub fn row_security(relation: pg_sys::Oid) -> bool {
+    // SAFETY: reads the catalog; InvalidOid means the current user.
+    unsafe { pg_sys::check_enable_rls(relation, pg_sys::InvalidOid, true) == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 }
+}

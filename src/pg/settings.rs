@@ -1,0 +1,55 @@
+//! Output settings that do not depend on the session, and the identity under which internal tables are read.
+
+use pgrx::pg_sys;
+
+/// What the bytes of a delta depend on. ISO 8601 where there is a choice.
+const PINNED: [(&std::ffi::CStr, &std::ffi::CStr); 7] = [
+    (c"TimeZone", c"UTC"),
+    (c"DateStyle", c"ISO, YMD"),
+    (c"IntervalStyle", c"iso_8601"),
+    (c"extra_float_digits", c"1"),
+    (c"bytea_output", c"hex"),
+    (c"lc_monetary", c"C"),
+    (c"search_path", c"pg_catalog, pg_temp"),
+];
+
+/// Runs `work` under the pinned settings.
+pub fn pinned<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: the nest level is closed below, or by Postgres when the transaction aborts.
+    let level = unsafe { pg_sys::NewGUCNestLevel() };
+    for (name, value) in PINNED {
+        // SAFETY: both are C strings; the settings exist in every supported version.
+        unsafe {
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+        }
+    }
+    let result = work();
+    // SAFETY: closes the level opened above.
+    unsafe { pg_sys::AtEOXact_GUC(false, level) };
+    result
+}
+
+/// Runs `work` with the rights of the bootstrap superuser, who owns the internal tables.
+/// Only fixed SQL over those tables may run in it.
+pub fn as_owner<T>(work: impl FnOnce() -> T) -> T {
+    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: restored below, or by Postgres when the transaction aborts.
+    unsafe {
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+        let local = context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
+        pg_sys::SetUserIdAndSecContext(pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID), local);
+    }
+    let result = work();
+    // SAFETY: see above.
+    unsafe { pg_sys::SetUserIdAndSecContext(user, context) };
+    result
+}

@@ -1,0 +1,131 @@
+//! Read-only queries under the caller's active snapshot, row by row.
+//!
+//! pgrx's `Spi` takes a fresh snapshot and a command id as soon as the transaction may write; here one
+//! snapshot per call is what keeps a delta exact, and a standby assigns no transaction ids.
+
+use std::ffi::CString;
+
+use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
+
+/// A bound value.
+#[derive(Clone, Copy)]
+pub struct Param {
+    /// Its type.
+    pub typid: pg_sys::Oid,
+    /// Its value, or nothing for NULL.
+    pub value: Option<pg_sys::Datum>,
+}
+
+impl Param {
+    /// A `bigint`.
+    pub fn int8(value: i64) -> Self {
+        Self { typid: pg_sys::INT8OID, value: Some(pg_sys::Datum::from(value)) }
+    }
+
+    /// An `oid`.
+    pub fn oid(value: pg_sys::Oid) -> Self {
+        Self { typid: pg_sys::OIDOID, value: Some(pg_sys::Datum::from(value)) }
+    }
+
+    /// A `bigint[]` in the current memory context.
+    pub fn int8_array(values: &[i64]) -> Self {
+        Self { typid: pg_sys::INT8ARRAYOID, value: pgrx::IntoDatum::into_datum(values.to_vec()) }
+    }
+}
+
+/// One row of a result, alive until the receiver returns.
+pub struct Row<'a> {
+    values: &'a [pg_sys::Datum],
+    nulls: &'a [bool],
+}
+
+impl Row<'_> {
+    /// The column's datum, or nothing for NULL.
+    pub fn get(&self, column: usize) -> Option<pg_sys::Datum> {
+        (!self.nulls[column]).then(|| self.values[column])
+    }
+
+    /// A `bigint` (or `xid8`) column that is not NULL.
+    pub fn int8(&self, column: usize) -> i64 {
+        self.get(column).map_or(0, |datum| datum.value() as i64)
+    }
+}
+
+/// A destination that hands every tuple to a closure.
+#[repr(C)]
+struct Receiver<'a> {
+    base: pg_sys::DestReceiver,
+    each: &'a mut dyn FnMut(&Row<'_>) -> bool,
+    memory: PgMemoryContexts,
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn receive(slot: *mut pg_sys::TupleTableSlot, dest: *mut pg_sys::DestReceiver) -> bool {
+    // SAFETY: `query` registered this function in a Receiver that outlives the execution; the executor
+    // passes a filled slot, whose arrays have as many members as its descriptor.
+    unsafe {
+        let receiver = &mut *dest.cast::<Receiver<'_>>();
+        pg_sys::slot_getallattrs(slot);
+        let width = usize::try_from((*(*slot).tts_tupleDescriptor).natts).unwrap_or(0);
+        let row = Row {
+            values: std::slice::from_raw_parts((*slot).tts_values, width),
+            nulls: std::slice::from_raw_parts((*slot).tts_isnull, width),
+        };
+        let each = &mut receiver.each;
+        let go_on = receiver.memory.switch_to(|_| each(&row));
+        receiver.memory.reset();
+        go_on
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn startup(_dest: *mut pg_sys::DestReceiver, _operation: i32, _descriptor: pg_sys::TupleDesc) {}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn shutdown(_dest: *mut pg_sys::DestReceiver) {}
+
+/// Runs one SELECT read-only under the active snapshot and passes its rows to `each`, until that
+/// returns false. What `each` allocates from Postgres is freed after each row.
+pub fn query(sql: &str, params: &[Param], each: &mut dyn FnMut(&Row<'_>) -> bool) {
+    let text = CString::new(sql).unwrap_or_default();
+    let types: Vec<pg_sys::Oid> = params.iter().map(|param| param.typid).collect();
+    let mut receiver = Receiver {
+        base: pg_sys::DestReceiver {
+            receiveSlot: Some(receive),
+            rStartup: Some(startup),
+            rShutdown: Some(shutdown),
+            rDestroy: Some(shutdown),
+            mydest: pg_sys::CommandDest::DestNone,
+        },
+        each,
+        memory: PgMemoryContexts::new("syncline row"),
+    };
+    // SAFETY: SPI is connected and finished in pairs (an error unwinds it with the transaction); all
+    // pointers passed live until SPI_finish; the parameter list has room for `params.len()` members.
+    unsafe {
+        pg_sys::SPI_connect();
+        let count = i32::try_from(params.len()).unwrap_or(i32::MAX);
+        let plan = pg_sys::SPI_prepare(text.as_ptr(), count, types.as_ptr().cast_mut());
+        assert!(!plan.is_null(), "a generated query is one that SPI can prepare");
+        let list = pg_sys::makeParamList(count);
+        for (i, (slot, param)) in (*list).params.as_mut_slice(params.len()).iter_mut().zip(params).enumerate() {
+            debug_assert!(i < params.len());
+            slot.value = param.value.unwrap_or(pg_sys::Datum::from(0usize));
+            slot.isnull = param.value.is_none();
+            slot.pflags = pg_sys::PARAM_FLAG_CONST as u16;
+            slot.ptype = param.typid;
+        }
+        let options = pg_sys::SPIExecuteOptions {
+            params: list,
+            read_only: true,
+            allow_nonatomic: false,
+            must_return_tuples: true,
+            tcount: 0,
+            dest: (&raw mut receiver).cast(),
+            owner: std::ptr::null_mut(),
+        };
+        let result = pg_sys::SPI_execute_plan_extended(plan, &options);
+        assert!(result >= 0, "a generated query could not be executed: {result}");
+        pg_sys::SPI_finish();
+    }
+}

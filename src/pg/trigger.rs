@@ -1,0 +1,169 @@
+//! Row triggers without SPI and without a catalog look-up per row.
+
+use pgrx::pg_sys;
+
+use super::function::Call;
+use super::image::{self, Storage};
+use crate::error::Result;
+use syncline_delta::Error;
+
+/// What fired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A new row.
+    Insert,
+    /// A changed row.
+    Update,
+    /// A row that goes.
+    Delete,
+}
+
+/// The trigger call in progress.
+pub struct RowEvent<'a> {
+    data: &'a pg_sys::TriggerData,
+    /// What fired.
+    pub event: Event,
+}
+
+/// A row version, as the trigger got it.
+#[derive(Clone, Copy)]
+pub struct Tuple(pg_sys::HeapTuple);
+
+impl<'a> RowEvent<'a> {
+    /// The row event, if this call is one at the right time.
+    pub fn new(call: &'a Call, before: bool) -> Result<Self> {
+        // SAFETY: when the context node is a TriggerData it is a valid one for the time of the call.
+        let data = unsafe {
+            let context = (*call.raw()).context;
+            if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
+                return Err(Error::rule("39P01", "this function is called by its trigger only"));
+            }
+            &*context.cast::<pg_sys::TriggerData>()
+        };
+        let timing = data.tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK;
+        let row = data.tg_event & pg_sys::TRIGGER_EVENT_ROW != 0;
+        if !row || timing != if before { pg_sys::TRIGGER_EVENT_BEFORE } else { pg_sys::TRIGGER_EVENT_AFTER } {
+            return Err(Error::rule("39P01", "this function serves the triggers that sync_track makes only"));
+        }
+        let event = match data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK {
+            pg_sys::TRIGGER_EVENT_INSERT => Event::Insert,
+            pg_sys::TRIGGER_EVENT_UPDATE => Event::Update,
+            _ => Event::Delete,
+        };
+        Ok(Self { data, event })
+    }
+
+    /// OID of the relation whose row it is.
+    pub fn relation(&self) -> pg_sys::Oid {
+        // SAFETY: the relation is open during the call.
+        unsafe { (*self.data.tg_relation).rd_id }
+    }
+
+    /// The row as it was (UPDATE, DELETE) or the new row (INSERT).
+    pub fn first(&self) -> Tuple {
+        Tuple(self.data.tg_trigtuple)
+    }
+
+    /// The row as it will be.
+    pub fn new_row(&self) -> Tuple {
+        Tuple(if self.event == Event::Update { self.data.tg_newtuple } else { self.data.tg_trigtuple })
+    }
+
+    /// A column of a row version.
+    pub fn value(&self, tuple: Tuple, attribute: i16) -> Option<pg_sys::Datum> {
+        // SAFETY: the tuple is of the trigger's relation and the number one of its columns.
+        unsafe {
+            let mut null = false;
+            let descriptor = (*self.data.tg_relation).rd_att;
+            let datum = pg_sys::heap_getattr(tuple.0, i32::from(attribute), descriptor, &mut null);
+            (!null).then_some(datum)
+        }
+    }
+
+    /// The row with one `bigint` column replaced.
+    pub fn with_int8(&self, tuple: Tuple, attribute: i16, value: i64) -> Tuple {
+        let mut column = i32::from(attribute);
+        let mut datum = pg_sys::Datum::from(value);
+        let mut null = false;
+        // SAFETY: see `value`; the result is allocated in the per-tuple context of the executor.
+        Tuple(unsafe {
+            let descriptor = (*self.data.tg_relation).rd_att;
+            pg_sys::heap_modify_tuple_by_cols(tuple.0, descriptor, 1, &mut column, &mut datum, &mut null)
+        })
+    }
+}
+
+impl Tuple {
+    /// What a BEFORE trigger returns.
+    pub fn datum(self) -> pg_sys::Datum {
+        pg_sys::Datum::from(self.0)
+    }
+
+    /// The command of this transaction that made the row version, or nothing if the transaction found it.
+    pub fn made_by(self) -> Option<u32> {
+        // SAFETY: a stored tuple has a full header; HeapTupleHeaderGetCmin is for own tuples only, as checked.
+        unsafe {
+            let header = (*self.0).t_data;
+            let own = pg_sys::TransactionIdIsCurrentTransactionId((*header).t_choice.t_heap.t_xmin);
+            own.then(|| pg_sys::HeapTupleHeaderGetCmin(header))
+        }
+    }
+
+    /// Whether the row version came from an UPDATE.
+    pub fn is_updated(self) -> bool {
+        // SAFETY: a stored tuple has a full header.
+        unsafe { u32::from((*(*self.0).t_data).t_infomask) & pg_sys::HEAP_UPDATED != 0 }
+    }
+}
+
+/// Whether two values have the same bytes: not the type's `=`, which calls 1.0 and 1.00 equal.
+pub fn same_bytes(storage: Storage, a: Option<pg_sys::Datum>, b: Option<pg_sys::Datum>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) if storage.by_value => a.value() == b.value(),
+        (Some(a), Some(b)) => {
+            if storage.length == -1 {
+                // SAFETY: both are live varlenas; an unchanged TOAST pointer is equal without being fetched.
+                let (a, b) = unsafe { (raw_varlena(a), raw_varlena(b)) };
+                if a == b {
+                    return true;
+                }
+            }
+            let (mut left, mut right) = (Vec::new(), Vec::new());
+            image::encode(&mut left, 0, storage, Some(a));
+            image::encode(&mut right, 0, storage, Some(b));
+            left == right
+        }
+        _ => false,
+    }
+}
+
+/// # Safety
+///
+/// `datum` is a live varlena.
+unsafe fn raw_varlena<'a>(datum: pg_sys::Datum) -> &'a [u8] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let pointer = datum.cast_mut_ptr::<pg_sys::varlena>();
+        std::slice::from_raw_parts(pointer.cast::<u8>(), pgrx::varlena::varsize_any(pointer))
+    }
+}
+
+/// Inserts one row into an internal table and its indexes; no trigger fires.
+pub fn insert<const N: usize>(table: pg_sys::Oid, mut values: [pg_sys::Datum; N]) {
+    let mut nulls = [false; N];
+    // SAFETY: the table has N columns of the values' types, plain indexes, and is closed here.
+    unsafe {
+        let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+        let rel = pg_sys::table_open(table, lock);
+        let tuple = pg_sys::heap_form_tuple((*rel).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
+        pg_sys::CatalogTupleInsert(rel, tuple);
+        pg_sys::heap_freetuple(tuple);
+        pg_sys::table_close(rel, lock);
+    }
+}
+
+/// A `bytea` datum in the current memory context.
+pub fn bytea(bytes: &[u8]) -> pg_sys::Datum {
+    super::function::text_datum(bytes)
+}

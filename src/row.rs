@@ -1,0 +1,252 @@
+//! Rows to JSON in one pass; the bytes are those of `to_jsonb` under the pinned settings.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys;
+use syncline_delta::json;
+
+use crate::pg::function;
+use crate::pg::relation::Attribute;
+
+/// How a value of a type is written.
+enum Writer {
+    Bool,
+    Int2,
+    Int4,
+    Int8 { as_string: bool },
+    /// Its output function gives a number.
+    Number(pg_sys::Oid),
+    /// A text whose bytes are its output.
+    Text,
+    /// Stored text that is JSON already.
+    Json,
+    /// Its output function gives JSON.
+    Jsonb,
+    DateTime(pg_sys::Oid),
+    Array { element: Box<Writer>, length: i16, by_value: bool, align: i8, typid: pg_sys::Oid },
+    /// A string of its output function.
+    Output(pg_sys::Oid),
+    /// Composites and types with a cast to JSON: what `to_jsonb` makes of them.
+    ToJsonb(pg_sys::Oid),
+}
+
+/// A member of the JSON object: which result column, under which name.
+struct Member {
+    column: usize,
+    name: Vec<u8>,
+    writer: Writer,
+}
+
+/// A JSON object of some columns of a result.
+pub struct Object {
+    members: Vec<Member>,
+}
+
+impl Object {
+    /// The object of these (result column, attribute) pairs: in the order given, or in `jsonb`'s.
+    pub fn new<'a>(columns: impl Iterator<Item = (usize, &'a Attribute)>, sorted: bool, int8_as_string: bool) -> Self {
+        let mut columns: Vec<_> = columns.collect();
+        if sorted {
+            columns.sort_by(|a, b| json::member_order(&a.1.name, &b.1.name));
+        }
+        let members = columns
+            .into_iter()
+            .map(|(column, attribute)| {
+                let mut name = Vec::new();
+                json::string(&mut name, attribute.name.as_bytes());
+                name.extend_from_slice(b": ");
+                Member { column, name, writer: Writer::of(attribute.storage.typid, int8_as_string) }
+            })
+            .collect();
+        Self { members }
+    }
+
+    /// Appends the object for one row.
+    pub fn write(&self, out: &mut Vec<u8>, value: impl Fn(usize) -> Option<pg_sys::Datum>) {
+        out.push(b'{');
+        for (i, member) in self.members.iter().enumerate() {
+            if i > 0 {
+                out.extend_from_slice(b", ");
+            }
+            out.extend_from_slice(&member.name);
+            match value(member.column) {
+                None => out.extend_from_slice(b"null"),
+                Some(datum) => member.writer.write(out, datum),
+            }
+        }
+        out.push(b'}');
+    }
+}
+
+impl Writer {
+    fn of(typid: pg_sys::Oid, int8_as_string: bool) -> Self {
+        // SAFETY: catalog look-ups for an existing type.
+        let (base, output, element) = unsafe {
+            let base = pg_sys::getBaseType(typid);
+            let (mut output, mut varlena) = (pg_sys::InvalidOid, false);
+            pg_sys::getTypeOutputInfo(base, &mut output, &mut varlena);
+            (base, output, pg_sys::get_element_type(base))
+        };
+        match base {
+            pg_sys::BOOLOID => Self::Bool,
+            pg_sys::INT2OID => Self::Int2,
+            pg_sys::INT4OID => Self::Int4,
+            pg_sys::INT8OID => Self::Int8 { as_string: int8_as_string },
+            pg_sys::FLOAT4OID | pg_sys::FLOAT8OID | pg_sys::NUMERICOID => Self::Number(output),
+            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => Self::Text,
+            pg_sys::JSONOID => Self::Json,
+            pg_sys::JSONBOID => Self::Jsonb,
+            pg_sys::DATEOID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID => Self::DateTime(base),
+            _ if element != pg_sys::InvalidOid => {
+                let (mut length, mut by_value, mut align) = (0i16, false, 0);
+                // SAFETY: catalog look-up for an existing type.
+                unsafe { pg_sys::get_typlenbyvalalign(element, &mut length, &mut by_value, &mut align) };
+                let writer = Box::new(Self::of(element, int8_as_string));
+                Self::Array { element: writer, length, by_value, align, typid: element }
+            }
+            // SAFETY: catalog look-ups.
+            _ if unsafe { pg_sys::type_is_rowtype(base) } || has_json_cast(base) => Self::ToJsonb(base),
+            _ => Self::Output(output),
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>, datum: pg_sys::Datum) {
+        match self {
+            Self::Bool => out.extend_from_slice(if datum.value() & 0xff != 0 { b"true" } else { b"false" }),
+            Self::Int2 => json::integer(out, i64::from(datum.value() as i16)),
+            Self::Int4 => json::integer(out, i64::from(datum.value() as i32)),
+            Self::Int8 { as_string: false } => json::integer(out, datum.value() as i64),
+            Self::Int8 { as_string: true } => json::string(out, (datum.value() as i64).to_string().as_bytes()),
+            Self::Number(output) => with_output(*output, datum, |text| json::number(out, text)),
+            Self::Text => with_text(datum, |text| json::string(out, text)),
+            // Line ends stand between tokens only, and would end a line of the stream.
+            Self::Json => with_text(datum, |text| {
+                out.extend(text.iter().map(|&byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
+            }),
+            Self::Jsonb => with_output(pg_sys::Oid::from(pg_sys::F_JSONB_OUT), datum, |text| out.extend_from_slice(text)),
+            Self::DateTime(typid) => {
+                // MAXDATELEN + 1
+                let mut buffer: [std::ffi::c_char; 129] = [0; 129];
+                // SAFETY: the buffer has the size that the function asks for and is zero-terminated by it.
+                let text = unsafe {
+                    pg_sys::JsonEncodeDateTime(buffer.as_mut_ptr(), datum, *typid, std::ptr::null());
+                    CStr::from_ptr(buffer.as_ptr())
+                };
+                json::string(out, text.to_bytes());
+            }
+            Self::Array { element, length, by_value, align, typid } => {
+                // SAFETY: the datum is an array of that element type; its parts are read as arrayfuncs.c does.
+                unsafe {
+                    let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+                    let rank = usize::try_from((*array).ndim).unwrap_or(0);
+                    let extents = array.cast::<u8>().add(size_of::<pg_sys::ArrayType>()).cast::<i32>();
+                    let extents = std::slice::from_raw_parts(extents, rank);
+                    let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+                    pg_sys::deconstruct_array(
+                        array,
+                        *typid,
+                        i32::from(*length),
+                        *by_value,
+                        *align,
+                        &mut values,
+                        &mut nulls,
+                        &mut count,
+                    );
+                    let count = usize::try_from(count).unwrap_or(0);
+                    if rank == 0 || count == 0 {
+                        out.extend_from_slice(b"[]");
+                        return;
+                    }
+                    let values = std::slice::from_raw_parts(values, count);
+                    let nulls = std::slice::from_raw_parts(nulls, count);
+                    nested(out, element, extents, values, nulls);
+                }
+            }
+            Self::Output(output) => with_output(*output, datum, |text| json::string(out, text)),
+            Self::ToJsonb(typid) => to_jsonb(out, *typid, datum),
+        }
+    }
+}
+
+fn nested(out: &mut Vec<u8>, element: &Writer, extents: &[i32], values: &[pg_sys::Datum], nulls: &[bool]) {
+    let extent = usize::try_from(extents[0]).unwrap_or(0).max(1);
+    let step = values.len() / extent;
+    out.push(b'[');
+    for i in 0..extent {
+        if i > 0 {
+            out.extend_from_slice(b", ");
+        }
+        let part = i * step..(i + 1) * step;
+        if extents.len() > 1 {
+            nested(out, element, &extents[1..], &values[part.clone()], &nulls[part]);
+        } else if nulls[i] {
+            out.extend_from_slice(b"null");
+        } else {
+            element.write(out, values[i]);
+        }
+    }
+    out.push(b']');
+}
+
+/// `to_jsonb` honours casts to JSON that users' types have.
+fn has_json_cast(typid: pg_sys::Oid) -> bool {
+    const FIRST_NORMAL_OBJECT_ID: u32 = 16384;
+    let mut function = pg_sys::InvalidOid;
+    // SAFETY: a catalog look-up.
+    typid.to_u32() >= FIRST_NORMAL_OBJECT_ID
+        && unsafe {
+            pg_sys::find_coercion_pathway(
+                pg_sys::JSONOID,
+                typid,
+                pg_sys::CoercionContext::COERCION_EXPLICIT,
+                &mut function,
+            )
+        } == pg_sys::CoercionPathType::COERCION_PATH_FUNC
+}
+
+fn with_output(output: pg_sys::Oid, datum: pg_sys::Datum, each: impl FnOnce(&[u8])) {
+    // SAFETY: the function is the output function of the datum's type; its result is a palloc'd C string.
+    unsafe {
+        let text = pg_sys::OidOutputFunctionCall(output, datum);
+        each(CStr::from_ptr(text).to_bytes());
+        pg_sys::pfree(text.cast());
+    }
+}
+
+fn with_text(datum: pg_sys::Datum, each: impl FnOnce(&[u8])) {
+    // SAFETY: the datum is a varlena of text; it is made plain or short first and freed if that made a copy.
+    unsafe {
+        let pointer = datum.cast_mut_ptr::<pg_sys::varlena>();
+        let plain = pg_sys::pg_detoast_datum_packed(pointer);
+        let data = pgrx::varlena::vardata_any(plain).cast::<u8>();
+        each(std::slice::from_raw_parts(data, pgrx::varlena::varsize_any_exhdr(plain)));
+        if plain != pointer {
+            pg_sys::pfree(plain.cast());
+        }
+    }
+}
+
+fn to_jsonb(out: &mut Vec<u8>, typid: pg_sys::Oid, datum: pg_sys::Datum) {
+    let function_oid = pg_sys::Oid::from(pg_sys::F_TO_JSONB);
+    // SAFETY: to_jsonb(anyelement) learns its argument's type from the call expression, built here from a
+    // NULL constant of that type.
+    let jsonb = unsafe {
+        let (mut length, mut by_value, mut align) = (0i16, false, 0);
+        pg_sys::get_typlenbyvalalign(typid, &mut length, &mut by_value, &mut align);
+        let argument = pg_sys::makeNullConst(typid, -1, pg_sys::InvalidOid);
+        let arguments = pg_sys::lappend(std::ptr::null_mut(), argument.cast());
+        let call = pg_sys::makeFuncExpr(
+            function_oid,
+            pg_sys::JSONBOID,
+            arguments,
+            pg_sys::InvalidOid,
+            pg_sys::InvalidOid,
+            pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
+        );
+        let mut info = pg_sys::FmgrInfo::default();
+        pg_sys::fmgr_info(function_oid, &mut info);
+        info.fn_expr = call.cast();
+        pg_sys::FunctionCall1Coll(&mut info, pg_sys::InvalidOid, datum)
+    };
+    out.extend_from_slice(function::output(pg_sys::Oid::from(pg_sys::F_JSONB_OUT), jsonb).as_bytes());
+}

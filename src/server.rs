@@ -1,0 +1,57 @@
+//! The server's side of a cursor: epoch, horizon, barriers.
+
+use pgrx::pg_sys;
+use syncline_delta::Error;
+use syncline_delta::cursor::{Position, Server};
+use syncline_delta::snapshot::Snapshot;
+
+use crate::error::Result;
+use crate::mutant::{self, Mutant};
+use crate::pg::{function, settings, snapshot, spi};
+
+/// This call's snapshot, as a position, with the horizon that it sees.
+pub fn now() -> Result<Server> {
+    let seen = snapshot::active();
+    let mut state = None;
+    settings::as_owner(|| {
+        spi::query("SELECT epoch, horizon::pg_catalog.text FROM syncline.state", &[], &mut |row| {
+            state = row.get(1).map(|horizon| (row.int8(0), function::text(horizon)));
+            false
+        });
+    });
+    let (epoch, horizon) = state.ok_or_else(|| Error::rule("55000", "extension syncline has lost its state"))?;
+    let mut horizon: Snapshot = horizon.parse()?;
+    if mutant::is(Mutant::HorizonIgnored) {
+        horizon = Snapshot::new(0, []);
+    }
+    let seen = if mutant::is(Mutant::NoXip) { Snapshot::new(seen.xmax(), []) } else { seen };
+    Ok(Server { now: snapshot::position(epoch as u64, seen), standby: snapshot::standby(), horizon })
+}
+
+/// What rows are new to: either bounds of a snapshot, or everything.
+pub fn bounds(seen: &Snapshot) -> [spi::Param; 2] {
+    let unseen: Vec<i64> = seen.xip().iter().map(|&xid| xid as i64).collect();
+    [spi::Param::int8(seen.xmax() as i64), spi::Param::int8_array(&unseen)]
+}
+
+/// Whether there is a barrier over one of the relations that `seen` does not see.
+pub fn has_barrier(relations: &[pg_sys::Oid], seen: &Snapshot) -> bool {
+    let mut found = false;
+    settings::as_owner(|| {
+        for &relation in relations {
+            let sql = "SELECT xid::pg_catalog.text::pg_catalog.int8 FROM syncline.barrier WHERE relation = $1";
+            spi::query(sql, &[spi::Param::oid(relation)], &mut |row| {
+                found |= !seen.sees(row.int8(0) as u64);
+                !found
+            });
+        }
+    });
+    found
+}
+
+/// The cursor may leave the server: everything it has seen survives a crash.
+pub fn release(position: &Position, standby: bool) {
+    if !standby {
+        snapshot::make_durable(position.lsn);
+    }
+}

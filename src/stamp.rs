@@ -1,0 +1,25 @@
+//! The BEFORE trigger: every written row carries the top-level id of the transaction that wrote it.
+
+use pgrx::pg_sys;
+use syncline_delta::Error;
+
+use crate::error::{Result, unwrap_or_raise};
+use crate::pg::function::{Call, entry_point};
+use crate::pg::{snapshot, trigger};
+use crate::tombstone::layout;
+
+entry_point!(
+    /// `syncline.stamp()`
+    syncline_stamp,
+    pg_finfo_syncline_stamp,
+    |call: &mut Call| unwrap_or_raise(stamp(call))
+);
+
+fn stamp(call: &Call) -> Result<pg_sys::Datum> {
+    let row = trigger::RowEvent::new(call, true)?;
+    let layout = layout(row.relation())?;
+    let xid = i64::try_from(snapshot::own_xid()).map_err(|_| Error::rule("54000", "transaction ids are used up"))?;
+    let new = row.new_row();
+    let stamped = row.value(new, layout.version).is_some_and(|datum| datum.value() as i64 == xid);
+    Ok(if stamped { new } else { row.with_int8(new, layout.version, xid) }.datum())
+}

@@ -1,0 +1,169 @@
+//! The AFTER trigger: what a row was, if a client may have to forget it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use pgrx::{pg_guard, pg_sys};
+use syncline_delta::Error;
+use syncline_delta::log::{MAX_PER_TRANSACTION, sequence};
+
+use crate::error::{Result, unwrap_or_raise};
+use crate::mutant::{self, Mutant};
+use crate::pg::function::{Call, entry_point};
+use crate::pg::image::{self, Storage};
+use crate::pg::trigger::{self, Event, RowEvent, Tuple};
+use crate::pg::{relation, snapshot};
+
+entry_point!(
+    /// `syncline.log()`
+    syncline_log,
+    pg_finfo_syncline_log,
+    |call: &mut Call| {
+        unwrap_or_raise(log(call));
+        pg_sys::Datum::from(0usize)
+    }
+);
+
+/// A key or filter column of the relation at hand.
+struct Logged {
+    here: i16,
+    tracked: i16,
+    storage: Storage,
+    in_key: bool,
+}
+
+/// What the row triggers need to know of a relation.
+pub struct Layout {
+    root: pg_sys::Oid,
+    /// Number of `_sync_version` in the relation at hand.
+    pub version: i16,
+    columns: Vec<Logged>,
+    log_inserts: bool,
+}
+
+thread_local! {
+    static LAYOUTS: RefCell<HashMap<pg_sys::Oid, Rc<Layout>>> = RefCell::default();
+    /// The transaction that the count of log rows belongs to.
+    static COUNT: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
+}
+
+/// Forgets a layout when its relation, or the table at its top, changes.
+pub fn watch_invalidations() {
+    #[pg_guard]
+    unsafe extern "C-unwind" fn forget(_argument: pg_sys::Datum, changed: pg_sys::Oid) {
+        LAYOUTS.with_borrow_mut(|layouts| {
+            layouts.retain(|&oid, layout| changed != pg_sys::InvalidOid && oid != changed && layout.root != changed);
+        });
+    }
+    // SAFETY: the callback stays valid as long as the library is loaded, which is for ever.
+    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(forget), pg_sys::Datum::from(0usize)) };
+}
+
+/// The layout of a relation, from the cache or the catalog.
+pub fn layout(oid: pg_sys::Oid) -> Result<Rc<Layout>> {
+    if let Some(layout) = LAYOUTS.with_borrow(|layouts| layouts.get(&oid).cloned()) {
+        return Ok(layout);
+    }
+    let layout = Rc::new(read_layout(oid)?);
+    LAYOUTS.with_borrow_mut(|layouts| layouts.insert(oid, Rc::clone(&layout)));
+    Ok(layout)
+}
+
+fn read_layout(oid: pg_sys::Oid) -> Result<Layout> {
+    let root = relation::root(oid);
+    let missing = || Error::rule("55000", "the table of a syncline trigger is not tracked").with_hint("Call sync_track.");
+    let here = relation::read(oid).ok_or_else(missing)?;
+    let top = if root == oid { here.clone() } else { relation::read(root).ok_or_else(missing)? };
+    let version = here.attribute("_sync_version").ok_or_else(missing)?.number;
+    let trigger = top.trigger(relation::LOG);
+    let filter = trigger.map(|t| t.arguments.as_slice()).unwrap_or_default();
+    let mut columns = Vec::new();
+    for attribute in &top.attributes {
+        let in_key = top.key.contains(&attribute.number);
+        if !in_key && !filter.contains(&attribute.name) {
+            continue;
+        }
+        let own = here.attribute(&attribute.name).ok_or_else(missing)?;
+        columns.push(Logged { here: own.number, tracked: attribute.number, storage: own.storage, in_key });
+    }
+    Ok(Layout { root, version, columns, log_inserts: trigger.is_some_and(|t| t.on_insert) })
+}
+
+fn log(call: &Call) -> Result<()> {
+    let row = RowEvent::new(call, false)?;
+    let layout = layout(row.relation())?;
+    let xid = snapshot::own_xid();
+    let first = row.first();
+    if row.event != Event::Delete {
+        let version = row.value(row.new_row(), layout.version);
+        if version.map(|datum| datum.value() as u64) != Some(xid) {
+            return Err(Error::rule("55000", "a trigger changed column \"_sync_version\"")
+                .with_hint("Leave the column to Syncline; no BEFORE trigger may sort after \"~syncline_stamp\"."));
+        }
+    }
+    if row.event == Event::Insert {
+        return write(&row, &layout, xid, b'e', first, current_command());
+    }
+    let differs = |only_key: bool| {
+        row.event == Event::Update
+            && layout.columns.iter().filter(|c| c.in_key || !only_key).any(|c| {
+                !trigger::same_bytes(c.storage, row.value(first, c.here), row.value(row.new_row(), c.here))
+            })
+    };
+    let made_by = first.made_by();
+    if made_by.is_some() && !first.is_updated() && !layout.log_inserts {
+        // Inserted by this very transaction: at any cursor the key was not there.
+        write(&row, &layout, xid, b'e', first, made_by)?;
+    } else if row.event == Event::Delete {
+        if !mutant::is(Mutant::NoDeleteTombstone) {
+            write(&row, &layout, xid, b'd', first, made_by)?;
+        }
+    } else if differs(false) && !mutant::is(Mutant::NoFilterTombstone) {
+        write(&row, &layout, xid, b'u', first, made_by)?;
+    }
+    if differs(true) {
+        write(&row, &layout, xid, b'e', row.new_row(), current_command())?;
+    }
+    Ok(())
+}
+
+/// The new row version was made by the statement that fired the trigger or by one inside it.
+fn current_command() -> Option<u32> {
+    // SAFETY: reads this backend's command counter.
+    Some(unsafe { pg_sys::GetCurrentCommandId(false) })
+}
+
+fn next_count(xid: u64) -> Result<u32> {
+    let (owner, count) = COUNT.get();
+    let count = if owner == xid { count + 1 } else { 0 };
+    if count >= MAX_PER_TRANSACTION {
+        return Err(Error::rule("54000", "too many changes of keys and filter columns in one transaction"));
+    }
+    COUNT.set((xid, count));
+    Ok(count)
+}
+
+fn write(row: &RowEvent<'_>, layout: &Layout, xid: u64, kind: u8, tuple: Tuple, made_by: Option<u32>) -> Result<()> {
+    let mut old = Vec::with_capacity(64);
+    for column in &layout.columns {
+        image::encode(&mut old, column.tracked, column.storage, row.value(tuple, column.here));
+    }
+    let table = relation::schema("syncline")
+        .and_then(|schema| relation::find(schema, "log"))
+        .ok_or_else(|| Error::rule("55000", "extension syncline is not installed"))?;
+    let seq = sequence(made_by, next_count(xid)?);
+    let datum = |value: i64| pg_sys::Datum::from(value);
+    trigger::insert(
+        table,
+        [
+            pg_sys::Datum::from(layout.root),
+            datum(xid as i64),
+            datum(seq),
+            datum(snapshot::insert_lsn() as i64),
+            datum(i64::from(kind)),
+            trigger::bytea(&old),
+        ],
+    );
+    Ok(())
+}

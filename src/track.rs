@@ -1,0 +1,163 @@
+//! Starting to track a table, and noticing the commands that change it behind the triggers' back.
+
+use std::cell::Cell;
+
+use pgrx::prelude::*;
+use pgrx::{pg_sys, spi::Spi};
+use syncline_delta::Error;
+
+use crate::error::{Result, unwrap_or_raise};
+use crate::pg::function::{Call, entry_point};
+use crate::pg::{settings, snapshot};
+
+entry_point!(
+    /// `sync_track(regclass, text[], boolean, boolean)`
+    syncline_sync_track,
+    pg_finfo_syncline_sync_track,
+    |call: &mut Call| {
+        unwrap_or_raise(track(call));
+        pg_sys::Datum::from(0usize)
+    }
+);
+
+entry_point!(
+    /// `syncline.ddl()`
+    syncline_ddl,
+    pg_finfo_syncline_ddl,
+    |call: &mut Call| {
+        unwrap_or_raise(ddl(call));
+        pg_sys::Datum::from(0usize)
+    }
+);
+
+thread_local! {
+    /// The (transaction, subtransaction) in which `track` runs its own commands. A pair never
+    /// comes again, so one that an error left behind does no harm.
+    static OWN: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
+}
+
+fn here() -> (u64, u32) {
+    // SAFETY: reads this backend's transaction state.
+    (snapshot::own_xid(), unsafe { pg_sys::GetCurrentSubTransactionId() })
+}
+
+fn failed(error: pgrx::spi::Error) -> Error {
+    Error::rule("XX000", format!("internal query failed: {error}"))
+}
+
+fn track(call: &Call) -> Result<()> {
+    let (relation, columns) = (call.arg(0).unwrap_or(0.into()), call.arg(1).unwrap_or(0.into()));
+    let flags = [call.arg(2), call.arg(3)].map(|flag| flag.is_some_and(|datum| datum.value() & 1 == 1));
+    // SAFETY: the arguments have the types that the SQL declaration gives them.
+    let (relation, columns) = unsafe {
+        (pg_sys::Oid::from(relation.value() as u32), <Vec<Option<String>>>::from_datum(columns, false))
+    };
+    OWN.set(here());
+    let fresh = Spi::get_one_with_args::<bool>(
+        "SELECT syncline.track($1, $2, $3, $4)",
+        &[
+            unsafe_regclass(relation),
+            columns.unwrap_or_default().into(),
+            flags[0].into(),
+            flags[1].into(),
+        ],
+    )
+    .map_err(failed)?;
+    settings::as_owner(|| {
+        Spi::run_with_args("SELECT syncline.adopt($1)", &[relation.into()]).map_err(failed)?;
+        if fresh == Some(true) {
+            let reason = "tracking started";
+            Spi::run_with_args("SELECT syncline.set_barrier($1, $2)", &[relation.into(), reason.into()])
+                .map_err(failed)?;
+        }
+        Ok(())
+    })?;
+    OWN.set((0, 0));
+    Ok(())
+}
+
+/// A `regclass` argument: the same datum as the OID.
+fn unsafe_regclass<'a>(relation: pg_sys::Oid) -> pgrx::datum::DatumWithOid<'a> {
+    // SAFETY: regclass is an OID by another name.
+    unsafe { pgrx::datum::DatumWithOid::new(relation, pg_sys::REGCLASSOID) }
+}
+
+fn ddl(call: &Call) -> Result<()> {
+    // SAFETY: when the context node is an EventTriggerData it and its parse tree are valid during the call.
+    let changes_rows = unsafe {
+        let context = (*call.raw()).context;
+        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
+            return Err(Error::rule("39P03", "this function is called by its event trigger only"));
+        }
+        changes_rows((*context.cast::<pg_sys::EventTriggerData>()).parsetree)
+    };
+    let own = OWN.get() == here();
+    settings::as_owner(|| {
+        Spi::run_with_args("SELECT syncline.on_ddl($1, $2)", &[changes_rows.into(), own.into()]).map_err(failed)
+    })
+}
+
+/// Whether a command can change rows, their reach or their triggers without firing a row trigger.
+/// Columns that come, go or are renamed are told apart by the cursor's identity instead.
+///
+/// # Safety
+///
+/// `tree` is null or a parse tree.
+unsafe fn changes_rows(tree: *mut pg_sys::Node) -> bool {
+    use pg_sys::AlterTableType as At;
+    const HARMLESS: &[At::Type] = &[
+        At::AT_AddColumn,
+        At::AT_ColumnDefault,
+        At::AT_DropNotNull,
+        At::AT_SetNotNull,
+        At::AT_SetStatistics,
+        At::AT_SetOptions,
+        At::AT_ResetOptions,
+        At::AT_SetStorage,
+        At::AT_SetCompression,
+        At::AT_DropColumn,
+        At::AT_AddIndex,
+        At::AT_AddIndexConstraint,
+        At::AT_AddConstraint,
+        At::AT_AlterConstraint,
+        At::AT_ValidateConstraint,
+        At::AT_DropConstraint,
+        At::AT_ChangeOwner,
+        At::AT_ClusterOn,
+        At::AT_DropCluster,
+        At::AT_SetTableSpace,
+        At::AT_SetRelOptions,
+        At::AT_ResetRelOptions,
+        At::AT_ReplicaIdentity,
+        At::AT_EnableRowSecurity,
+        At::AT_DisableRowSecurity,
+        At::AT_ForceRowSecurity,
+        At::AT_NoForceRowSecurity,
+        At::AT_AddIdentity,
+        At::AT_SetIdentity,
+        At::AT_DropIdentity,
+    ];
+    // SAFETY: the caller's promise; the node tag tells the struct.
+    unsafe {
+        if tree.is_null() {
+            return true;
+        }
+        match (*tree).type_ {
+            pg_sys::NodeTag::T_AlterTableStmt => {
+                let commands = (*tree.cast::<pg_sys::AlterTableStmt>()).cmds;
+                let count = usize::try_from((*commands).length).unwrap_or(0);
+                std::slice::from_raw_parts((*commands).elements, count).iter().any(|cell| {
+                    let command = cell.ptr_value.cast::<pg_sys::AlterTableCmd>();
+                    !HARMLESS.contains(&(*command).subtype)
+                })
+            }
+            pg_sys::NodeTag::T_CreateStmt | pg_sys::NodeTag::T_CreateTableAsStmt => false,
+            // The triggers know filter columns by name; a composite's attribute changes what rows read as.
+            pg_sys::NodeTag::T_RenameStmt => matches!(
+                (*tree.cast::<pg_sys::RenameStmt>()).renameType,
+                pg_sys::ObjectType::OBJECT_COLUMN | pg_sys::ObjectType::OBJECT_ATTRIBUTE
+            ),
+            _ => true,
+        }
+    }
+}

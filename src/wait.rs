@@ -1,0 +1,56 @@
+//! Waiting for a change without holding a snapshot.
+
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys;
+use syncline_delta::Error;
+use syncline_delta::cursor::Cursor;
+use syncline_delta::shape::Shape;
+
+use crate::changes;
+use crate::error::{Result, unwrap_or_raise};
+use crate::pg::function::{Call, entry_point};
+use crate::pg::{transaction, tuplestore};
+
+entry_point!(
+    /// `sync_wait(text, jsonb, interval, INOUT boolean)`
+    syncline_sync_wait,
+    pg_finfo_syncline_sync_wait,
+    |call: &mut Call| {
+        let changed = unwrap_or_raise(wait(call));
+        tuplestore::record(call, [pg_sys::Datum::from(changed)])
+    }
+);
+
+/// How long a commit may go unnoticed. A tick reads one counter in shared memory.
+const TICK: Duration = Duration::from_millis(5);
+
+fn wait(call: &Call) -> Result<bool> {
+    let since = call.text(0);
+    let shape = call.jsonb(1).ok_or_else(|| Error::rule("22004", "shape is NULL"))?;
+    let timeout = call.arg(2).map_or(Duration::ZERO, transaction::interval);
+    since.as_deref().map(str::parse::<Cursor>).transpose()?;
+    Shape::parse(&shape)?;
+    if transaction::is_atomic(call) {
+        return Err(Error::rule("25001", "cannot wait inside a transaction block")
+            .with_hint("Use CALL sync_wait(…) as a statement of its own: it ends the transaction, so as to hold no snapshot."));
+    }
+    let deadline = Instant::now() + timeout;
+    loop {
+        // Read before the check: what commits during it moves the counter again.
+        let counter = transaction::completion_count();
+        if transaction::fresh(|| changes::would_change(since.as_deref(), &shape))? {
+            return Ok(true);
+        }
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            transaction::sleep(TICK.min(left));
+            if transaction::completion_count() != counter {
+                break;
+            }
+        }
+    }
+}
