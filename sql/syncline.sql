@@ -101,23 +101,18 @@ COMMENT ON FUNCTION syncline.truncated() IS 'a barrier for TRUNCATE';
 -- Adopts the leaves of a tracked table and forgets those that left it.
 CREATE FUNCTION syncline.adopt(root oid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    members oid[] := (SELECT array_agg(p.relid) || adopt.root FROM pg_partition_tree(adopt.root::regclass) p);
     member oid;
 BEGIN
     FOR member IN
         SELECT l.leaf FROM syncline.leaf l
-        WHERE l.root = adopt.root
-          AND NOT EXISTS (SELECT FROM pg_partition_tree(adopt.root::regclass) p WHERE p.relid = l.leaf)
+        WHERE l.root = adopt.root AND l.leaf <> ALL (members)
           AND EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = l.leaf AND g.tgname = 'syncline_truncate')
     LOOP
         EXECUTE format('DROP TRIGGER syncline_truncate ON %s', member::regclass);
     END LOOP;
-    DELETE FROM syncline.leaf l
-    WHERE l.root = adopt.root
-      AND NOT EXISTS (SELECT FROM pg_partition_tree(adopt.root::regclass) p WHERE p.relid = l.leaf);
-    FOR member IN
-        SELECT p.relid FROM pg_partition_tree(adopt.root::regclass) p
-        UNION SELECT adopt.root
-    LOOP
+    DELETE FROM syncline.leaf l WHERE l.root = adopt.root AND l.leaf <> ALL (members);
+    FOR member IN SELECT DISTINCT unnest(members) LOOP
         INSERT INTO syncline.leaf VALUES (member, adopt.root) ON CONFLICT DO NOTHING;
         IF NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = member AND g.tgname = 'syncline_truncate') THEN
             EXECUTE format('CREATE TRIGGER syncline_truncate AFTER TRUNCATE ON %s FOR EACH STATEMENT '
@@ -281,8 +276,7 @@ BEGIN
         EXECUTE pg_catalog.format('CREATE TRIGGER "~syncline_stamp" BEFORE INSERT OR UPDATE ON %s '
                                   'FOR EACH ROW EXECUTE FUNCTION syncline.stamp()', relation);
     END IF;
-    EXECUTE pg_catalog.format('DROP TRIGGER IF EXISTS syncline_log ON %s', relation);
-    EXECUTE pg_catalog.format('CREATE TRIGGER syncline_log AFTER %s UPDATE OR DELETE ON %s '
+    EXECUTE pg_catalog.format('CREATE OR REPLACE TRIGGER syncline_log AFTER %s UPDATE OR DELETE ON %s '
                               'FOR EACH ROW EXECUTE FUNCTION syncline.log(%s)',
         CASE WHEN inserts THEN 'INSERT OR' ELSE '' END, relation,
         (SELECT pg_catalog.string_agg(pg_catalog.quote_literal(n), ', ') FROM pg_catalog.unnest(logged) n));

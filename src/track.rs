@@ -91,10 +91,14 @@ fn ddl(call: &Call) -> Result<()> {
         }
         changes_rows((*context.cast::<pg_sys::EventTriggerData>()).parsetree)
     };
-    let own = OWN.get() == here();
+    // Adopting a partition runs commands too: those are ours.
+    let outer = OWN.replace(here());
+    let own = outer == here();
     settings::as_owner(|| {
         Spi::run_with_args("SELECT syncline.on_ddl($1, $2)", &[changes_rows.into(), own.into()]).map_err(failed)
-    })
+    })?;
+    OWN.set(outer);
+    Ok(())
 }
 
 /// Whether a command can change rows, their reach or their triggers without firing a row trigger.
