@@ -1,144 +1,282 @@
-//! Shapes: which rows and columns of which tables a client follows.
+//! What a client follows: tables, their columns, and conditions on their rows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::fmt;
 
-use serde::Deserialize;
-use serde_json::Value;
-use sqlparser::ast::ObjectNamePart;
-use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::parser::Parser;
-use sqlparser::tokenizer::Token;
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::filter::Filter;
 
-/// The most bytes of a shape's text.
-pub const MAX_LENGTH: usize = 16 << 20;
+/// The most bytes of text that are looked at.
+pub const MAX_LENGTH: usize = 1 << 20;
 
-/// A set of rows, from one or several tables, that a client holds in one state.
-#[derive(Debug, Clone, PartialEq)]
+const FORM: &str = "A shape is {\"tables\": {\"name\": {\"table\": ..., \"columns\": [...], \"where\": ...}}, \
+     \"params\": [...], \"int8\": \"string\"}; all but \"tables\" may be left out.";
+
+/// What a client follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
-    /// The tables, by the name in the output.
+    /// The tables, in the order in which they were given; never empty.
     pub tables: Vec<Table>,
-    /// Values for `$1`, `$2`, … of the filters.
+    /// The values of `$1`, `$2` and so on.
     pub params: Vec<Value>,
-    /// 64-bit integers as JSON strings, for clients whose numbers have 53 bits.
+    /// Whether 64-bit integers are written as strings.
     pub int8_as_string: bool,
 }
 
-/// The part of a shape that comes from one table.
-#[derive(Debug, Clone, PartialEq)]
+/// One table of a shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
-    /// The name in the output.
+    /// The name that it has in the output.
     pub relation: String,
-    /// The table's schema, if one was named.
+    /// The schema, if one was given.
     pub schema: Option<String>,
     /// The table's name.
     pub name: String,
-    /// The columns beside the key; nothing: all.
+    /// The columns that are sent; without a list all of them.
     pub columns: Option<Vec<String>>,
-    /// Which rows; nothing: all.
+    /// The condition on its rows; without one all of them.
     pub filter: Option<Filter>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Raw {
-    tables: BTreeMap<String, RawTable>,
-    #[serde(default)]
-    params: Vec<Value>,
-    int8: Option<Int8>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Int8 {
-    Number,
-    String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTable {
-    table: Option<String>,
-    columns: Option<Vec<String>>,
-    r#where: Option<String>,
-}
-
-const FORM: &str = "A shape is {\"tables\": {\"name\": {\"table\": …, \"columns\": […], \"where\": …}}, \"params\": […], \"int8\": \"string\"}.";
-
-fn refuse<T>(message: impl Into<String>) -> Result<T, Error> {
-    Err(Error::Shape { message: message.into(), hint: FORM.to_owned() })
-}
-
 impl Shape {
-    /// Reads a shape's JSON text.
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        if text.len() > MAX_LENGTH {
+    /// Parses the JSON text of a shape.
+    pub fn parse(json: &str) -> Result<Self, Error> {
+        if json.len() > MAX_LENGTH {
             return Err(Error::Limit { what: "shape", limit: MAX_LENGTH });
         }
-        if !text.trim_start().starts_with('{') {
-            return Err(Error::Shape {
-                message: "shape is not a JSON object".to_owned(),
-                hint: format!("{FORM} Drivers turn arrays at the top into SQL arrays."),
-            });
+        let value: Value = serde_json::from_str(json).map_err(|e| wrong(format!("shape is not valid JSON: {e}")))?;
+        if has_nul(&value) {
+            return Err(wrong("a string in the shape contains a NUL character"));
         }
-        let raw: Raw = match serde_json::from_str(text) {
-            Ok(raw) => raw,
-            Err(error) => return refuse(format!("invalid shape: {error}")),
+        let object = match value {
+            Value::Object(object) => object,
+            Value::Array(_) => {
+                return Err(Error::Shape {
+                    message: "shape must be a JSON object, not an array".to_owned(),
+                    hint: "Drivers turn a top-level array into an SQL array; put the tables into an object: \
+                           {\"tables\": {...}}."
+                        .to_owned(),
+                });
+            }
+            _ => return Err(wrong("shape must be a JSON object")),
         };
-        if raw.tables.is_empty() {
-            return refuse("shape has no tables");
-        }
-        let tables = raw.tables.into_iter().map(|(key, table)| Table::new(key, table)).collect::<Result<Vec<_>, _>>()?;
-        let used: BTreeSet<usize> = tables.iter().filter_map(|t| t.filter.as_ref()).flat_map(Filter::params).collect();
-        let given = raw.params.len();
-        if let Some(n) = used.iter().find(|&&n| n > given) {
-            return Err(Error::Params { message: format!("there is no parameter ${n}: the shape has {given}") });
-        }
-        if let Some(n) = (1..=given).find(|n| !used.contains(n)) {
-            return Err(Error::Params { message: format!("parameter ${n} is used by no filter") });
-        }
-        Ok(Self { tables, params: raw.params, int8_as_string: matches!(raw.int8, Some(Int8::String)) })
+        // A map keeps the last of two equal keys and says nothing.
+        serde_json::from_str::<Unique>(json).map_err(|e| wrong(e.to_string()))?;
+        known(&object, &["tables", "params", "int8"], "the shape")?;
+
+        let int8_as_string = match object.get("int8") {
+            None => false,
+            Some(Value::String(text)) if text == "string" => true,
+            Some(_) => return Err(wrong("\"int8\" can only be \"string\"")),
+        };
+        let params = match object.get("params") {
+            None => Vec::new(),
+            Some(Value::Array(params)) => params.clone(),
+            Some(_) => return Err(wrong("\"params\" must be an array")),
+        };
+        let tables = match object.get("tables") {
+            Some(Value::Object(tables)) if !tables.is_empty() => tables,
+            Some(Value::Object(_)) => return Err(wrong("\"tables\" is empty")),
+            Some(_) => return Err(wrong("\"tables\" must be an object")),
+            None => return Err(wrong("shape has no \"tables\"")),
+        };
+        let tables = tables.iter().map(|(key, value)| table(key, value)).collect::<Result<Vec<_>, _>>()?;
+        check_params(&tables, params.len())?;
+        Ok(Self { tables, params, int8_as_string })
     }
 }
 
-impl Table {
-    fn new(relation: String, raw: RawTable) -> Result<Self, Error> {
-        let (schema, name) = table_name(raw.table.as_deref().unwrap_or(&relation))?;
-        if let Some(columns) = &raw.columns {
-            let distinct: BTreeSet<_> = columns.iter().collect();
-            if distinct.len() != columns.len() {
-                return refuse(format!("shape names a column of \"{relation}\" twice"));
+fn table(relation: &str, value: &Value) -> Result<Table, Error> {
+    let Value::Object(object) = value else {
+        return Err(wrong(format!("table \"{relation}\" must be an object")));
+    };
+    if relation.is_empty() {
+        return Err(wrong("a table in \"tables\" has an empty name"));
+    }
+    known(object, &["table", "columns", "where"], &format!("table \"{relation}\""))?;
+    let (schema, name) = match object.get("table") {
+        None => qualified(relation)?,
+        Some(Value::String(text)) => qualified(text)?,
+        Some(_) => return Err(wrong(format!("\"table\" of \"{relation}\" must be a string"))),
+    };
+    let columns = object.get("columns").map(|list| columns(relation, list)).transpose()?;
+    let filter = match object.get("where") {
+        None => None,
+        Some(Value::String(text)) => Some(Filter::parse(text)?),
+        Some(_) => return Err(wrong(format!("\"where\" of \"{relation}\" must be a string"))),
+    };
+    Ok(Table { relation: relation.to_owned(), schema, name, columns, filter })
+}
+
+/// Names of columns are taken as they are: JSON has quotes of its own.
+fn columns(relation: &str, list: &Value) -> Result<Vec<String>, Error> {
+    let Value::Array(list) = list else {
+        return Err(wrong(format!("\"columns\" of \"{relation}\" must be an array")));
+    };
+    if list.is_empty() {
+        return Err(wrong(format!("\"columns\" of \"{relation}\" is empty; leave it out for all columns")));
+    }
+    let mut seen = BTreeSet::new();
+    let mut names = Vec::with_capacity(list.len());
+    for item in list {
+        let Some(name) = item.as_str().filter(|name| !name.is_empty()) else {
+            return Err(wrong(format!("\"columns\" of \"{relation}\" must be names")));
+        };
+        if !seen.insert(name) {
+            return Err(wrong(format!("\"columns\" of \"{relation}\" has \"{name}\" twice")));
+        }
+        names.push(name.to_owned());
+    }
+    Ok(names)
+}
+
+/// The values must be exactly those that the filters use: a surplus one is a mistake somewhere.
+fn check_params(tables: &[Table], given: usize) -> Result<(), Error> {
+    let used: BTreeSet<usize> = tables.iter().filter_map(|table| table.filter.as_ref()).flat_map(Filter::params).collect();
+    if let Some(n) = used.iter().find(|n| **n > given) {
+        return Err(Error::Params { message: format!("a filter uses ${n}, but \"params\" has {given} values") });
+    }
+    if let Some(n) = (1..=given).find(|n| !used.contains(n)) {
+        return Err(Error::Params { message: format!("no filter uses parameter ${n}") });
+    }
+    Ok(())
+}
+
+/// Reads an SQL name: `name`, `schema.name`, either part quoted or not.
+fn qualified(text: &str) -> Result<(Option<String>, String), Error> {
+    let bad = || Error::Shape {
+        message: format!("\"{text}\" is not the name of a table"),
+        hint: "Write name or schema.name as in SQL, with double quotes around what is not lower case.".to_owned(),
+    };
+    let mut parts = Vec::new();
+    let mut rest = text.trim();
+    loop {
+        let (part, after) = identifier(rest).ok_or_else(bad)?;
+        parts.push(part);
+        match after.strip_prefix('.') {
+            Some(next) => rest = next,
+            None if after.is_empty() => break,
+            None => return Err(bad()),
+        }
+    }
+    let mut parts = parts.into_iter();
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(name), None, None) => Ok((None, name)),
+        (Some(schema), Some(name), None) => Ok((Some(schema), name)),
+        _ => Err(bad()),
+    }
+}
+
+/// The identifier at the start of the text, and what follows it.
+fn identifier(text: &str) -> Option<(String, &str)> {
+    if let Some(mut rest) = text.strip_prefix('"') {
+        let mut name = String::new();
+        loop {
+            let (part, after) = rest.split_once('"')?;
+            name.push_str(part);
+            match after.strip_prefix('"') {
+                Some(next) => {
+                    name.push('"');
+                    rest = next;
+                }
+                None => return (!name.is_empty()).then_some((name, after)),
             }
         }
-        let filter = raw.r#where.as_deref().map(Filter::parse).transpose()?;
-        Ok(Self { relation, schema, name, columns: raw.columns, filter })
+    }
+    let first = |c: char| c.is_ascii_alphabetic() || c == '_' || !c.is_ascii();
+    if !text.starts_with(first) {
+        return None;
+    }
+    let end = text.find(|c: char| !(first(c) || c.is_ascii_digit() || c == '$')).unwrap_or(text.len());
+    let (name, after) = text.split_at(end);
+    Some((name.to_ascii_lowercase(), after))
+}
+
+fn known(object: &Map<String, Value>, keys: &[&str], place: &str) -> Result<(), Error> {
+    match object.keys().find(|key| !keys.contains(&key.as_str())) {
+        Some(key) => Err(wrong(format!("{place} has an unknown key \"{key}\""))),
+        None => Ok(()),
     }
 }
 
-/// A table's name as SQL writes it: `name`, `schema.name`, with quotes where needed.
-fn table_name(text: &str) -> Result<(Option<String>, String), Error> {
-    let bad = || Error::Shape {
-        message: format!("invalid table name: {text:?}"),
-        hint: "Write name, schema.name or \"Quoted Name\".".to_owned(),
-    };
-    let dialect = PostgreSqlDialect {};
-    let mut parser = Parser::new(&dialect).try_with_sql(text).map_err(|_| bad())?;
-    let name = parser.parse_object_name(false).map_err(|_| bad())?;
-    if parser.peek_token().token != Token::EOF {
-        return Err(bad());
+fn wrong(message: impl Into<String>) -> Error {
+    Error::Shape { message: message.into(), hint: FORM.to_owned() }
+}
+
+/// Postgres has no text with a NUL in it.
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(object) => object.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        _ => false,
     }
-    let mut parts = Vec::new();
-    for part in name.0 {
-        let ObjectNamePart::Identifier(ident) = part else { return Err(bad()) };
-        parts.push(if ident.quote_style.is_some() { ident.value } else { ident.value.to_lowercase() });
+}
+
+/// Any JSON whose objects have no key twice.
+struct Unique;
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UniqueVisitor)
     }
-    match <[String; 1]>::try_from(parts) {
-        Ok([name]) => Ok((None, name)),
-        Err(parts) => match <[String; 2]>::try_from(parts) {
-            Ok([schema, name]) => Ok((Some(schema), name)),
-            Err(_) => Err(bad()),
-        },
+}
+
+struct UniqueVisitor;
+
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Unique;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique, A::Error> {
+        let mut seen = BTreeSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            // The values of parameters are the caller's own.
+            if key == "params" {
+                map.next_value::<IgnoredAny>()?;
+            } else {
+                map.next_value::<Unique>()?;
+            }
+            if seen.contains(&key) {
+                return Err(A::Error::custom(format_args!("the shape has \"{key}\" twice")));
+            }
+            seen.insert(key);
+        }
+        Ok(Unique)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Unique, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Unique)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_unit<E>(self) -> Result<Unique, E> {
+        Ok(Unique)
     }
 }

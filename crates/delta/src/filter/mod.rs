@@ -1,109 +1,26 @@
-//! Filters: the WHERE part of a shape, in a closed grammar.
+//! The condition of a shape: a closed grammar, our own tree.
 //!
-//! Nothing in it can fail on a row, and nothing depends on time or on the session beyond the constants that
-//! [`Filter::fold`] puts in. SQL is generated from this tree; the text itself is never part of a query.
+//! SQL is only ever generated from this tree, never copied from what a caller wrote. Nothing in it
+//! can fail on a row, and nothing depends on time or session beyond what [`Filter::fold`] replaces.
 
+mod check;
+mod fold;
 mod parse;
+mod print;
+mod tokens;
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use crate::Error;
 
-/// A condition on a row, with SQL's three-valued logic.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Filter {
-    /// All of them.
-    And(Vec<Filter>),
-    /// One of them.
-    Or(Vec<Filter>),
-    /// Not.
-    Not(Box<Filter>),
-    /// `left op right`
-    Compare {
-        /// The comparison.
-        op: Comparison,
-        /// Left side.
-        left: Operand,
-        /// Right side.
-        right: Operand,
-    },
-    /// `operand IS [NOT] NULL`
-    IsNull {
-        /// What is tested.
-        operand: Operand,
-        /// With NOT.
-        negated: bool,
-    },
-    /// `operand IS [NOT] TRUE | FALSE`
-    IsBool {
-        /// What is tested.
-        operand: Operand,
-        /// For what.
-        value: bool,
-        /// With NOT.
-        negated: bool,
-    },
-    /// `left IS [NOT] DISTINCT FROM right`
-    IsDistinct {
-        /// Left side.
-        left: Operand,
-        /// Right side.
-        right: Operand,
-        /// With NOT.
-        negated: bool,
-    },
-    /// `operand [NOT] IN (constants)`
-    In {
-        /// What is looked for.
-        operand: Operand,
-        /// Among what.
-        list: Vec<Operand>,
-        /// With NOT.
-        negated: bool,
-    },
-    /// `operand [NOT] BETWEEN low AND high`
-    Between {
-        /// What is tested.
-        operand: Operand,
-        /// Lower bound.
-        low: Operand,
-        /// Upper bound.
-        high: Operand,
-        /// With NOT.
-        negated: bool,
-    },
-    /// `operand [NOT] LIKE | ILIKE pattern`
-    Like {
-        /// What is matched.
-        operand: Operand,
-        /// A constant.
-        pattern: Operand,
-        /// ILIKE.
-        insensitive: bool,
-        /// With NOT.
-        negated: bool,
-    },
-    /// `operand = ANY (array)`
-    EqAny {
-        /// What is looked for.
-        operand: Operand,
-        /// Among what.
-        array: Const,
-    },
-    /// `left @> right` and its kin.
-    Contains {
-        /// Which of them.
-        op: Containment,
-        /// Left side.
-        left: Operand,
-        /// Right side.
-        right: Operand,
-    },
-    /// A boolean column or constant.
-    Bool(Operand),
-}
+pub use fold::Constants;
 
-/// `=` and its kin.
+/// The most bytes of text that are looked at.
+pub const MAX_LENGTH: usize = 1 << 20;
+
+/// A comparison of two operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comparison {
     /// `=`
@@ -120,7 +37,7 @@ pub enum Comparison {
     Ge,
 }
 
-/// Operators of arrays and JSON documents.
+/// An operator of jsonb and of arrays that yields a boolean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Containment {
     /// `@>`
@@ -133,7 +50,7 @@ pub enum Containment {
     HasKey,
 }
 
-/// Steps into a JSON document.
+/// An operator that takes a part of a jsonb value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JsonOp {
     /// `->`
@@ -146,7 +63,7 @@ pub enum JsonOp {
     PathText,
 }
 
-/// The functions of the grammar.
+/// A function that a filter may call: immutable, and it never fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Function {
     /// `lower(text)`
@@ -155,266 +72,248 @@ pub enum Function {
     Upper,
     /// `length(text)`
     Length,
-    /// `coalesce(a, b, …)`
+    /// `coalesce(value, ...)`
     Coalesce,
 }
 
-/// A value of a row, or a constant.
-#[derive(Debug, Clone, PartialEq)]
+/// What has the same value for every row of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Const {
+    /// `NULL`
+    Null,
+    /// `TRUE` or `FALSE`
+    Bool(bool),
+    /// A number in JSON's notation, negative ones included.
+    Number(String),
+    /// A string literal.
+    Text(String),
+    /// `$n`, counted from 1; gone after [`Filter::fold`].
+    Param(usize),
+    /// The value of a parameter (after [`Filter::fold`]), or the elements of an `ARRAY[...]`.
+    Json(Value),
+    /// A constant with a type.
+    Cast {
+        /// What is cast.
+        value: Box<Const>,
+        /// The type's name: `[a-z0-9_ ]+`, then `[]` if it is an array.
+        to: String,
+    },
+    /// `current_setting(name, missing_ok)`; gone after [`Filter::fold`].
+    Setting {
+        /// The setting's name as written.
+        name: String,
+        /// Whether a setting that does not exist is NULL instead of an error.
+        missing_ok: bool,
+    },
+    /// `current_user`; gone after [`Filter::fold`].
+    CurrentUser,
+}
+
+/// What a condition compares.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operand {
-    /// A column by its name.
+    /// A column of the shape's table.
     Column(String),
     /// A constant.
     Const(Const),
-    /// A step into a JSON document.
+    /// A part of a jsonb value.
     Json {
-        /// Which.
+        /// Which part, and as what.
         op: JsonOp,
-        /// From where.
+        /// Where it is taken from.
         base: Box<Operand>,
-        /// To where.
+        /// The key, index or path.
         path: Const,
     },
-    /// A function.
+    /// A function call.
     Call {
         /// Which.
         function: Function,
-        /// Its arguments.
+        /// Never empty.
         args: Vec<Operand>,
     },
 }
 
-/// A constant; its type is that of what it is compared with.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Const {
-    /// NULL
-    Null,
-    /// TRUE or FALSE
-    Bool(bool),
-    /// A number as it was written.
-    Number(String),
-    /// A string literal, read as the input of the other side's type.
-    Text(String),
-    /// `$n`, from 1.
-    Param(usize),
-    /// A parameter's value; only after folding.
-    Json(serde_json::Value),
-    /// `value::type`
-    Cast {
-        /// The value.
-        value: Box<Const>,
-        /// The type's name.
-        to: String,
+/// A condition on one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Filter {
+    /// All of them; two or more, none of them an `And` when parsed.
+    And(Vec<Filter>),
+    /// Any of them; two or more, none of them an `Or` when parsed.
+    Or(Vec<Filter>),
+    /// Not that one.
+    Not(Box<Filter>),
+    /// `left op right`
+    Compare {
+        /// The comparison.
+        op: Comparison,
+        /// Its left side.
+        left: Operand,
+        /// Its right side.
+        right: Operand,
     },
-    /// `current_setting('name')`
-    Setting {
-        /// The setting.
-        name: String,
-        /// NULL if it is not set.
-        missing_ok: bool,
+    /// `IS [NOT] NULL`
+    IsNull {
+        /// What is looked at.
+        operand: Operand,
+        /// `IS NOT NULL`
+        negated: bool,
     },
-    /// `current_user`
-    CurrentUser,
-}
-
-/// Where the constants of a call come from.
-pub trait Constants {
-    /// The value of `$n`.
-    fn param(&self, n: usize) -> Option<&serde_json::Value>;
-    /// The value of a setting.
-    fn setting(&self, name: &str, missing_ok: bool) -> Result<Option<String>, Error>;
-    /// The name of the current role.
-    fn current_user(&self) -> String;
+    /// `IS [NOT] TRUE` and `IS [NOT] FALSE`
+    IsBool {
+        /// What is looked at.
+        operand: Operand,
+        /// TRUE or FALSE.
+        value: bool,
+        /// With NOT.
+        negated: bool,
+    },
+    /// `IS [NOT] DISTINCT FROM`
+    IsDistinct {
+        /// The left side.
+        left: Operand,
+        /// The right side.
+        right: Operand,
+        /// `IS NOT DISTINCT FROM`
+        negated: bool,
+    },
+    /// `[NOT] IN (list)`
+    In {
+        /// What is looked for.
+        operand: Operand,
+        /// Never empty when parsed.
+        list: Vec<Operand>,
+        /// `NOT IN`
+        negated: bool,
+    },
+    /// `[NOT] BETWEEN low AND high`
+    Between {
+        /// What is compared.
+        operand: Operand,
+        /// The lower bound, included.
+        low: Operand,
+        /// The upper bound, included.
+        high: Operand,
+        /// `NOT BETWEEN`
+        negated: bool,
+    },
+    /// `[NOT] LIKE` and `[NOT] ILIKE`
+    Like {
+        /// What is matched.
+        operand: Operand,
+        /// Always a constant.
+        pattern: Operand,
+        /// `ILIKE`
+        insensitive: bool,
+        /// With NOT.
+        negated: bool,
+    },
+    /// `= ANY(array)`
+    EqAny {
+        /// What is looked for.
+        operand: Operand,
+        /// The array.
+        array: Const,
+    },
+    /// `@>`, `<@`, `&&`, `?`
+    Contains {
+        /// Which.
+        op: Containment,
+        /// Its left side.
+        left: Operand,
+        /// Its right side.
+        right: Operand,
+    },
+    /// A bare boolean column, or TRUE or FALSE.
+    Bool(Operand),
 }
 
 impl Filter {
-    /// Reads SQL text. Errors: `Filter…` for what is outside the grammar, `Limit` for what is too large.
+    /// Parses the text of a condition.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        parse::filter(text)
+        parse::parse(text)
     }
 
-    /// The columns whose values decide.
+    /// The columns that it reads.
     pub fn columns(&self) -> BTreeSet<&str> {
         let mut columns = BTreeSet::new();
-        self.each_operand(&mut |operand| operand.add_columns(&mut columns));
+        self.visit(&mut |operand| {
+            if let Operand::Column(name) = operand {
+                columns.insert(name.as_str());
+            }
+        });
         columns
     }
 
-    /// The numbers of the parameters.
+    /// The numbers of the parameters that it uses.
     pub fn params(&self) -> BTreeSet<usize> {
         let mut params = BTreeSet::new();
-        self.each_const(&mut |value| value.add_params(&mut params));
+        let mut constant = |mut value: &Const| {
+            while let Const::Cast { value: inner, .. } = value {
+                value = inner;
+            }
+            if let Const::Param(n) = value {
+                params.insert(*n);
+            }
+        };
+        self.visit(&mut |operand| match operand {
+            Operand::Const(value) | Operand::Json { path: value, .. } => constant(value),
+            _ => {}
+        });
+        // `EqAny` holds a bare constant, which is no operand.
+        self.visit_arrays(&mut constant);
         params
     }
 
-    /// The same filter with the values of this call in place of parameters, settings and `current_user`.
-    pub fn fold(mut self, constants: &impl Constants) -> Result<Self, Error> {
-        let mut result = Ok(());
-        self.each_const_mut(&mut |value| {
-            if result.is_ok() {
-                result = value.fold(constants);
-            }
-        });
-        result?;
-        self.check_patterns()?;
-        Ok(self)
-    }
-
-    fn parts(&self) -> &[Self] {
+    /// Calls `see` with every operand, the outer before the inner.
+    fn visit<'a>(&'a self, see: &mut impl FnMut(&'a Operand)) {
         match self {
-            Self::And(parts) | Self::Or(parts) => parts,
-            Self::Not(part) => std::slice::from_ref(part),
-            _ => &[],
-        }
-    }
-
-    fn each_operand<'a>(&'a self, each: &mut impl FnMut(&'a Operand)) {
-        self.parts().iter().for_each(|part| part.each_operand(each));
-        match self {
+            Self::And(parts) | Self::Or(parts) => parts.iter().for_each(|part| part.visit(see)),
+            Self::Not(part) => part.visit(see),
             Self::Compare { left, right, .. }
             | Self::IsDistinct { left, right, .. }
             | Self::Contains { left, right, .. } => {
-                each(left);
-                each(right);
-            }
-            Self::Between { operand, low, high, .. } => [operand, low, high].into_iter().for_each(each),
-            Self::In { operand, list, .. } => {
-                each(operand);
-                list.iter().for_each(each);
-            }
-            Self::Like { operand, pattern, .. } => {
-                each(operand);
-                each(pattern);
+                left.visit(see);
+                right.visit(see);
             }
             Self::IsNull { operand, .. }
             | Self::IsBool { operand, .. }
             | Self::EqAny { operand, .. }
-            | Self::Bool(operand) => each(operand),
-            Self::And(_) | Self::Or(_) | Self::Not(_) => {}
-        }
-    }
-
-    fn each_const<'a>(&'a self, each: &mut impl FnMut(&'a Const)) {
-        self.each_operand(&mut |operand| operand.each_const(each));
-        self.each_array(each);
-    }
-
-    fn each_array<'a>(&'a self, each: &mut impl FnMut(&'a Const)) {
-        self.parts().iter().for_each(|part| part.each_array(each));
-        if let Self::EqAny { array, .. } = self {
-            each(array);
-        }
-    }
-
-    fn each_const_mut(&mut self, each: &mut impl FnMut(&mut Const)) {
-        match self {
-            Self::And(parts) | Self::Or(parts) => parts.iter_mut().for_each(|part| part.each_const_mut(each)),
-            Self::Not(part) => part.each_const_mut(each),
-            Self::Compare { left, right, .. }
-            | Self::IsDistinct { left, right, .. }
-            | Self::Contains { left, right, .. } => {
-                left.each_const_mut(each);
-                right.each_const_mut(each);
+            | Self::Bool(operand) => operand.visit(see),
+            Self::In { operand, list, .. } => {
+                operand.visit(see);
+                list.iter().for_each(|item| item.visit(see));
             }
             Self::Between { operand, low, high, .. } => {
-                [operand, low, high].into_iter().for_each(|operand| operand.each_const_mut(each));
-            }
-            Self::In { operand, list, .. } => {
-                operand.each_const_mut(each);
-                list.iter_mut().for_each(|operand| operand.each_const_mut(each));
+                operand.visit(see);
+                low.visit(see);
+                high.visit(see);
             }
             Self::Like { operand, pattern, .. } => {
-                operand.each_const_mut(each);
-                pattern.each_const_mut(each);
-            }
-            Self::EqAny { operand, array } => {
-                operand.each_const_mut(each);
-                each(array);
-            }
-            Self::IsNull { operand, .. } | Self::IsBool { operand, .. } | Self::Bool(operand) => {
-                operand.each_const_mut(each);
+                operand.visit(see);
+                pattern.visit(see);
             }
         }
     }
 
-    /// A pattern that ends in its escape character fails on the first row that reaches the end.
-    fn check_patterns(&self) -> Result<(), Error> {
-        self.parts().iter().try_for_each(Self::check_patterns)?;
-        if let Self::Like { pattern: Operand::Const(pattern), .. } = self {
-            let text = match pattern {
-                Const::Text(text) | Const::Json(serde_json::Value::String(text)) => text.as_str(),
-                _ => "",
-            };
-            let backslashes = text.bytes().rev().take_while(|&byte| byte == b'\\').count();
-            if backslashes % 2 == 1 {
-                return Err(Error::rule("22025", "LIKE pattern must not end with escape character"));
-            }
+    /// Calls `see` with the array of every `= ANY`.
+    fn visit_arrays(&self, see: &mut impl FnMut(&Const)) {
+        match self {
+            Self::And(parts) | Self::Or(parts) => parts.iter().for_each(|part| part.visit_arrays(see)),
+            Self::Not(part) => part.visit_arrays(see),
+            Self::EqAny { array, .. } => see(array),
+            _ => {}
         }
-        Ok(())
     }
 }
 
 impl Operand {
-    fn add_columns<'a>(&'a self, columns: &mut BTreeSet<&'a str>) {
+    fn visit<'a>(&'a self, see: &mut impl FnMut(&'a Operand)) {
+        see(self);
         match self {
-            Self::Column(name) => {
-                columns.insert(name);
-            }
-            Self::Const(_) => {}
-            Self::Json { base, .. } => base.add_columns(columns),
-            Self::Call { args, .. } => args.iter().for_each(|arg| arg.add_columns(columns)),
+            Self::Json { base, .. } => base.visit(see),
+            Self::Call { args, .. } => args.iter().for_each(|arg| arg.visit(see)),
+            Self::Column(_) | Self::Const(_) => {}
         }
-    }
-
-    fn each_const<'a>(&'a self, each: &mut impl FnMut(&'a Const)) {
-        match self {
-            Self::Column(_) => {}
-            Self::Const(value) => each(value),
-            Self::Json { base, path, .. } => {
-                base.each_const(each);
-                each(path);
-            }
-            Self::Call { args, .. } => args.iter().for_each(|arg| arg.each_const(each)),
-        }
-    }
-
-    fn each_const_mut(&mut self, each: &mut impl FnMut(&mut Const)) {
-        match self {
-            Self::Column(_) => {}
-            Self::Const(value) => each(value),
-            Self::Json { base, path, .. } => {
-                base.each_const_mut(each);
-                each(path);
-            }
-            Self::Call { args, .. } => args.iter_mut().for_each(|arg| arg.each_const_mut(each)),
-        }
-    }
-}
-
-impl Const {
-    fn add_params(&self, params: &mut BTreeSet<usize>) {
-        match self {
-            Self::Param(n) => {
-                params.insert(*n);
-            }
-            Self::Cast { value, .. } => value.add_params(params),
-            _ => {}
-        }
-    }
-
-    fn fold(&mut self, constants: &impl Constants) -> Result<(), Error> {
-        *self = match self {
-            Self::Param(n) => {
-                let value = constants.param(*n).cloned();
-                Self::Json(value.ok_or_else(|| Error::Params { message: format!("there is no parameter ${n}") })?)
-            }
-            Self::Setting { name, missing_ok } => {
-                constants.setting(name, *missing_ok)?.map_or(Self::Null, Self::Text)
-            }
-            Self::CurrentUser => Self::Text(constants.current_user()),
-            Self::Cast { value, .. } => return value.fold(constants),
-            _ => return Ok(()),
-        };
-        Ok(())
     }
 }

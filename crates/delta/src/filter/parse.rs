@@ -1,303 +1,412 @@
-//! From SQL text to the tree. The SQL itself is parsed by `sqlparser`; here is what the grammar keeps of it.
+//! From words to our own tree. What is not named here is refused.
 
-use sqlparser::ast;
+use serde_json::Value as Json;
+use sqlparser::ast::{
+    BinaryOperator, CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, InTarget,
+    ObjectName, ObjectNamePart, UnaryOperator, Value,
+};
 use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::parser::Parser;
-use sqlparser::tokenizer::{Token, Tokenizer};
+use sqlparser::keywords::Keyword;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::Token;
 
-use super::{Comparison, Const, Containment, Filter, Function, JsonOp, Operand};
+use super::tokens::{MAX_NESTING, Tokens, syntax, tokenise};
+use super::{Comparison, Const, Containment, Filter, Function, JsonOp, Operand, check};
 use crate::Error;
 
-/// Tokens beside commas, constants and blanks: the tree is walked recursively, lists are not part of its depth.
-const MAX_TOKENS: usize = 4_000;
+pub(super) const ALLOWED: &str = "Allowed are columns, literals and $n with = <> < <= > >=, IS [NOT] NULL, TRUE, \
+     FALSE or DISTINCT FROM, [NOT] IN (...), BETWEEN, LIKE and ILIKE, = ANY(array), -> ->> #> #>> @> <@ ? &&, AND, \
+     OR, NOT, lower, upper, length, coalesce, casts of constants, current_setting and current_user.";
+pub(super) const HINT_SUBSELECT: &str = "Sub-selects are not in this version; pass the values as a parameter.";
+pub(super) const HINT_TIME: &str = "A shape must not change by itself; pass the time as a parameter.";
+const HINT_SET: &str = "A shape is a set of rows, without order or number; sort and cut it where it is shown.";
+const HINT_CAST: &str = "Only constants can be cast, as a cast of a column may fail on a row.";
+const HINT_BOOLEAN: &str = "A condition is a comparison or a bare boolean column; write = TRUE for anything else.";
 
-/// Parentheses within parentheses.
-const MAX_DEPTH: usize = 60;
+/// Times that differ from call to call.
+const CLOCKS: &[&str] = &[
+    "now", "current_timestamp", "current_date", "current_time", "localtime", "localtimestamp", "clock_timestamp",
+    "statement_timestamp", "transaction_timestamp", "timeofday", "age",
+];
 
-/// Tokens of any kind.
-const MAX_TOTAL: usize = 500_000;
-
-const ALLOWED: &str = "Allowed are comparisons, IS NULL, IS TRUE, IS DISTINCT FROM, IN, BETWEEN, LIKE, AND, OR, NOT, \
-                       = ANY, JSON and array operators, lower, upper, length, coalesce, casts of constants, \
-                       current_setting and current_user.";
-
-fn refuse<T>(words: impl ToString, hint: &str) -> Result<T, Error> {
-    let mut words = words.to_string();
-    if let Some((cut, _)) = words.char_indices().nth(120) {
-        words.truncate(cut);
-        words.push('…');
-    }
-    Err(Error::FilterGrammar { words, hint: hint.to_owned() })
-}
-
-fn syntax(error: impl ToString) -> Error {
-    let text = error.to_string();
-    if text.contains("recursion limit") {
-        return Error::Limit { what: "filter nesting", limit: MAX_DEPTH };
-    }
-    Error::FilterSyntax { detail: text }
-}
-
-/// Reads a whole filter.
-pub fn filter(text: &str) -> Result<Filter, Error> {
+pub(super) fn parse(text: &str) -> Result<Filter, Error> {
+    let Tokens { list, small } = tokenise(text)?;
     let dialect = PostgreSqlDialect {};
-    let tokens = Tokenizer::new(&dialect, text).tokenize().map_err(syntax)?;
-    let weighs = |token: &&Token| {
-        !matches!(token, Token::Whitespace(_) | Token::Comma | Token::Number(..) | Token::SingleQuotedString(_))
-    };
-    if tokens.len() > MAX_TOTAL {
-        return Err(Error::Limit { what: "filter", limit: MAX_TOTAL });
-    }
-    if tokens.iter().filter(weighs).count() > MAX_TOKENS {
-        return Err(Error::Limit { what: "filter", limit: MAX_TOKENS });
-    }
-    let mut parser = Parser::new(&dialect).with_recursion_limit(MAX_DEPTH).with_tokens(tokens);
-    let expr = parser.parse_expr().map_err(syntax)?;
+    let mut parser = Parser::new(&dialect).with_recursion_limit(MAX_NESTING + 20).with_tokens(list);
+    let parsed = parser.parse_expr();
     let rest = parser.peek_token();
-    if rest.token != Token::EOF {
-        return refuse(rest.token, "A shape is a set: order and limit the rows at the client, or narrow the filter.");
-    }
-    let filter = condition(&expr)?;
-    filter.check_patterns()?;
-    Ok(filter)
-}
-
-fn condition(expr: &ast::Expr) -> Result<Filter, Error> {
-    use ast::Expr as E;
-    let is_bool = |expr: &E, value, negated| Ok(Filter::IsBool { operand: operand(expr)?, value, negated });
-    match expr {
-        E::Nested(inner) => condition(inner),
-        E::UnaryOp { op: ast::UnaryOperator::Not, expr } => Ok(Filter::Not(Box::new(condition(expr)?))),
-        E::IsNull(expr) => Ok(Filter::IsNull { operand: operand(expr)?, negated: false }),
-        E::IsNotNull(expr) => Ok(Filter::IsNull { operand: operand(expr)?, negated: true }),
-        E::IsTrue(expr) => is_bool(expr, true, false),
-        E::IsNotTrue(expr) => is_bool(expr, true, true),
-        E::IsFalse(expr) => is_bool(expr, false, false),
-        E::IsNotFalse(expr) => is_bool(expr, false, true),
-        E::IsDistinctFrom(left, right) => distinct(left, right, false),
-        E::IsNotDistinctFrom(left, right) => distinct(left, right, true),
-        E::In { expr, target: ast::InTarget::List(list), negated, global: false } => {
-            let list = list.iter().map(|item| constant(item).map(Operand::Const)).collect::<Result<_, _>>()?;
-            Ok(Filter::In { operand: operand(expr)?, list, negated: *negated })
-        }
-        E::In { target: ast::InTarget::Subquery(_), .. } | E::Exists { .. } | E::Subquery(_) => {
-            refuse("a sub-select", "Sub-selects are not part of filters in this version.")
-        }
-        E::Between { expr, negated, low, high } => Ok(Filter::Between {
-            operand: operand(expr)?,
-            low: Operand::Const(constant(low)?),
-            high: Operand::Const(constant(high)?),
-            negated: *negated,
-        }),
-        E::Like { negated, any: false, expr, pattern, escape_char: None } => like(expr, pattern, false, *negated),
-        E::ILike { negated, any: false, expr, pattern, escape_char: None } => like(expr, pattern, true, *negated),
-        E::AnyOp { left, compare_op: ast::BinaryOperator::Eq, right, .. } => {
-            Ok(Filter::EqAny { operand: operand(left)?, array: constant(right)? })
-        }
-        E::BinaryOp { left, op, right } => binary(expr, left, op, right),
-        _ => Ok(Filter::Bool(operand(expr)?)),
-    }
-}
-
-fn distinct(left: &ast::Expr, right: &ast::Expr, negated: bool) -> Result<Filter, Error> {
-    Ok(Filter::IsDistinct { left: operand(left)?, right: operand(right)?, negated })
-}
-
-fn like(expr: &ast::Expr, pattern: &ast::Expr, insensitive: bool, negated: bool) -> Result<Filter, Error> {
-    let pattern = Operand::Const(constant(pattern)?);
-    Ok(Filter::Like { operand: operand(expr)?, pattern, insensitive, negated })
-}
-
-fn binary(whole: &ast::Expr, left: &ast::Expr, op: &ast::BinaryOperator, right: &ast::Expr) -> Result<Filter, Error> {
-    use ast::BinaryOperator as B;
-    let comparison = match op {
-        B::And | B::Or => return chain(whole, op),
-        B::Eq => Comparison::Eq,
-        B::NotEq => Comparison::Ne,
-        B::Lt => Comparison::Lt,
-        B::LtEq => Comparison::Le,
-        B::Gt => Comparison::Gt,
-        B::GtEq => Comparison::Ge,
-        _ => {
-            let op = match op {
-                B::AtArrow => Containment::Contains,
-                B::ArrowAt => Containment::ContainedBy,
-                B::PGOverlap => Containment::Overlaps,
-                B::Question => Containment::HasKey,
-                _ => return Ok(Filter::Bool(operand(whole)?)),
-            };
-            return Ok(Filter::Contains { op, left: operand(left)?, right: operand(right)? });
-        }
-    };
-    Ok(Filter::Compare { op: comparison, left: operand(left)?, right: operand(right)? })
-}
-
-/// `a AND b AND c` is one list, however long: the parser nests it to the left.
-fn chain(whole: &ast::Expr, op: &ast::BinaryOperator) -> Result<Filter, Error> {
-    let (mut parts, mut rest) = (Vec::new(), whole);
-    while let ast::Expr::BinaryOp { left, op: next, right } = rest {
-        if next != op {
-            break;
-        }
-        parts.push(condition(right)?);
-        rest = left;
-    }
-    parts.push(condition(rest)?);
-    parts.reverse();
-    Ok(if *op == ast::BinaryOperator::And { Filter::And(parts) } else { Filter::Or(parts) })
-}
-
-fn name(ident: &ast::Ident) -> String {
-    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
-}
-
-fn operand(expr: &ast::Expr) -> Result<Operand, Error> {
-    use ast::BinaryOperator as B;
-    use ast::Expr as E;
-    match expr {
-        E::Nested(inner) => operand(inner),
-        E::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("current_user") => {
-            Ok(Operand::Const(Const::CurrentUser))
-        }
-        E::Identifier(ident) => Ok(Operand::Column(name(ident))),
-        E::CompoundIdentifier(_) => refuse(expr, "Name columns without their table: a filter is about one table."),
-        E::BinaryOp { left, op, right } => {
-            let op = match op {
-                B::Arrow => JsonOp::Get,
-                B::LongArrow => JsonOp::GetText,
-                B::HashArrow => JsonOp::Path,
-                B::HashLongArrow => JsonOp::PathText,
-                _ => return refuse(expr, ALLOWED),
-            };
-            Ok(Operand::Json { op, base: Box::new(operand(left)?), path: constant(right)? })
-        }
-        E::Function(call) => function(expr, call),
-        E::Cast { expr: inner, .. } if matches!(operand(inner), Ok(ref inner) if !matches!(inner, Operand::Const(_))) => {
-            refuse(expr, "A cast of a column may fail on a row: cast the constant instead.")
-        }
-        _ => constant(expr).map(Operand::Const),
-    }
-}
-
-fn function(whole: &ast::Expr, call: &ast::Function) -> Result<Operand, Error> {
-    let called = call.name.to_string().to_lowercase();
-    let function = match called.as_str() {
-        "lower" => Function::Lower,
-        "upper" => Function::Upper,
-        "length" => Function::Length,
-        "coalesce" => Function::Coalesce,
-        _ => return constant(whole).map(Operand::Const),
-    };
-    let args = arguments(whole, call)?.into_iter().map(operand).collect::<Result<_, _>>()?;
-    Ok(Operand::Call { function, args })
-}
-
-/// The plain arguments of a call without any clause.
-fn arguments<'a>(whole: &ast::Expr, call: &'a ast::Function) -> Result<Vec<&'a ast::Expr>, Error> {
-    let plain = call.over.is_none() && call.filter.is_none() && call.within_group.is_empty();
-    match &call.args {
-        ast::FunctionArguments::List(list) if plain && list.duplicate_treatment.is_none() && list.clauses.is_empty() => {
-            list.args
-                .iter()
-                .map(|arg| match arg {
-                    ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Ok(expr),
-                    _ => refuse(whole, ALLOWED),
-                })
-                .collect()
-        }
-        ast::FunctionArguments::None if plain => Ok(Vec::new()),
-        _ => refuse(whole, ALLOWED),
-    }
-}
-
-fn constant(expr: &ast::Expr) -> Result<Const, Error> {
-    use ast::Expr as E;
-    match expr {
-        E::Nested(inner) => constant(inner),
-        E::Value(value) => literal(expr, &value.value),
-        E::UnaryOp { op: ast::UnaryOperator::Minus, expr: inner } => match constant(inner)? {
-            Const::Number(text) if !text.starts_with('-') => Ok(Const::Number(format!("-{text}"))),
-            _ => refuse(expr, "Arithmetic is not part of filters: pass the result."),
-        },
-        E::Cast { kind: ast::CastKind::DoubleColon | ast::CastKind::Cast, expr: inner, data_type, format: None } => {
-            cast(constant(inner)?, data_type)
-        }
-        E::TypedString(typed) => cast(literal(expr, &typed.value.value)?, &typed.data_type),
-        E::Array(array) => {
-            let values = array.elem.iter().map(|item| element(item, constant(item)?)).collect::<Result<_, _>>()?;
-            Ok(Const::Json(serde_json::Value::Array(values)))
-        }
-        E::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("current_user") => {
-            Ok(Const::CurrentUser)
-        }
-        E::Function(call) => setting(expr, call),
-        E::Identifier(_) => refuse(expr, "Only a constant can stand here."),
-        E::Subquery(_) => refuse("a sub-select", "Sub-selects are not part of filters in this version."),
-        E::BinaryOp { .. } => refuse(expr, "Arithmetic is not part of filters: pass the result."),
-        _ => refuse(expr, ALLOWED),
-    }
-}
-
-fn setting(whole: &ast::Expr, call: &ast::Function) -> Result<Const, Error> {
-    const CLOCKS: &[&str] = &[
-        "now", "current_timestamp", "current_date", "current_time", "localtime", "localtimestamp", "clock_timestamp",
-        "statement_timestamp", "transaction_timestamp", "timeofday", "random", "age",
-    ];
-    let called = call.name.to_string().to_lowercase();
-    if CLOCKS.contains(&called.as_str()) {
-        return refuse(whole, "A shape does not depend on time: pass the moment as a parameter.");
-    }
-    if called == "current_user" {
-        return Ok(Const::CurrentUser);
-    }
-    if called != "current_setting" {
-        return refuse(whole, ALLOWED);
-    }
-    let args = arguments(whole, call)?.into_iter().map(constant).collect::<Result<Vec<_>, _>>()?;
-    match args.as_slice() {
-        [Const::Text(name)] => Ok(Const::Setting { name: name.clone(), missing_ok: false }),
-        [Const::Text(name), Const::Bool(missing_ok)] => {
-            Ok(Const::Setting { name: name.clone(), missing_ok: *missing_ok })
-        }
-        _ => refuse(whole, "Write current_setting('app.name') or current_setting('app.name', true)."),
-    }
-}
-
-fn element(expr: &ast::Expr, value: Const) -> Result<serde_json::Value, Error> {
-    Ok(match value {
-        Const::Null => serde_json::Value::Null,
-        Const::Bool(value) => value.into(),
-        // Array elements are read from text by the column's type.
-        Const::Number(text) | Const::Text(text) => text.into(),
-        _ => return refuse(expr, "Pass the whole array as one parameter."),
-    })
-}
-
-fn cast(value: Const, to: &ast::DataType) -> Result<Const, Error> {
-    let to = to.to_string().to_lowercase();
-    if to.bytes().all(|b| b.is_ascii_alphanumeric() || b"_ []".contains(&b)) {
-        Ok(Const::Cast { value: Box::new(value), to })
-    } else {
-        refuse(to, "Cast to a type by its plain name.")
-    }
-}
-
-fn literal(expr: &ast::Expr, value: &ast::Value) -> Result<Const, Error> {
-    Ok(match value {
-        ast::Value::Null => Const::Null,
-        ast::Value::Boolean(value) => Const::Bool(*value),
-        ast::Value::Number(text, false) => Const::Number(text.clone()),
-        ast::Value::SingleQuotedString(text) | ast::Value::EscapedStringLiteral(text) => {
-            if text.contains('\0') {
-                return refuse("a zero byte", "Text has no zero bytes.");
+    let expr = match parsed {
+        Ok(expr) if rest.token == Token::EOF => expr,
+        Ok(_) => {
+            if let Token::Word(word) = &rest.token
+                && matches!(
+                    word.keyword,
+                    Keyword::LIMIT | Keyword::ORDER | Keyword::OFFSET | Keyword::FETCH | Keyword::GROUP | Keyword::HAVING
+                )
+            {
+                return Err(grammar(&word.value.to_ascii_uppercase(), HINT_SET));
             }
-            Const::Text(text.clone())
+            return Err(syntax(format!("expected the end of the condition, found {}", cut(&rest.token.to_string()))));
         }
-        ast::Value::DollarQuotedString(text) => Const::Text(text.value.clone()),
-        ast::Value::Placeholder(text) => match text.strip_prefix('$').and_then(|n| n.parse().ok()) {
-            Some(n) if n > 0 => Const::Param(n),
-            _ => return refuse(text, "Parameters are written $1, $2, …"),
-        },
-        _ => return refuse(expr, ALLOWED),
+        Err(ParserError::RecursionLimitExceeded) => {
+            return Err(Error::Limit { what: "nesting of the filter", limit: MAX_NESTING });
+        }
+        Err(ParserError::ParserError(detail) | ParserError::TokenizerError(detail)) => {
+            return Err(syntax(cut(&detail)));
+        }
+    };
+    Reader { small }.filter(expr)
+}
+
+/// What the grammar does not have.
+pub(super) fn grammar(words: &str, hint: &str) -> Error {
+    Error::FilterGrammar { words: cut(words), hint: hint.to_owned() }
+}
+
+/// Enough of a text to recognise it.
+fn cut(text: &str) -> String {
+    const MOST: usize = 100;
+    match text.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{}...", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
+struct Reader {
+    small: bool,
+}
+
+impl Reader {
+    fn filter(&self, expr: Expr) -> Result<Filter, Error> {
+        Ok(match expr {
+            Expr::Nested(inner) => self.filter(*inner)?,
+            Expr::BinaryOp { op: op @ (BinaryOperator::And | BinaryOperator::Or), left, right } => {
+                self.chain(op, *left, *right)?
+            }
+            Expr::BinaryOp { op, left, right } => self.binary(op, *left, *right)?,
+            Expr::UnaryOp { op: UnaryOperator::Not, expr } => Filter::Not(Box::new(self.filter(*expr)?)),
+            Expr::IsNull(of) => Filter::IsNull { operand: self.operand(*of)?, negated: false },
+            Expr::IsNotNull(of) => Filter::IsNull { operand: self.operand(*of)?, negated: true },
+            Expr::IsTrue(of) => Filter::IsBool { operand: self.operand(*of)?, value: true, negated: false },
+            Expr::IsNotTrue(of) => Filter::IsBool { operand: self.operand(*of)?, value: true, negated: true },
+            Expr::IsFalse(of) => Filter::IsBool { operand: self.operand(*of)?, value: false, negated: false },
+            Expr::IsNotFalse(of) => Filter::IsBool { operand: self.operand(*of)?, value: false, negated: true },
+            Expr::IsDistinctFrom(left, right) => {
+                Filter::IsDistinct { left: self.operand(*left)?, right: self.operand(*right)?, negated: false }
+            }
+            Expr::IsNotDistinctFrom(left, right) => {
+                Filter::IsDistinct { left: self.operand(*left)?, right: self.operand(*right)?, negated: true }
+            }
+            Expr::In { expr, target: InTarget::List(list), negated, global: false } => {
+                if list.is_empty() {
+                    return Err(syntax("IN needs at least one value"));
+                }
+                Filter::In { operand: self.operand(*expr)?, list: self.operands(list)?, negated }
+            }
+            Expr::In { .. } => return Err(grammar("IN", "Write IN (value, ...) or = ANY($1).")),
+            Expr::Between { expr, negated, low, high } => Filter::Between {
+                operand: self.operand(*expr)?,
+                low: self.operand(*low)?,
+                high: self.operand(*high)?,
+                negated,
+            },
+            Expr::Like { negated, any, expr, pattern, escape_char } => {
+                self.like(negated, any, false, *expr, *pattern, escape_char.is_some())?
+            }
+            Expr::ILike { negated, any, expr, pattern, escape_char } => {
+                self.like(negated, any, true, *expr, *pattern, escape_char.is_some())?
+            }
+            Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } => {
+                let operand = self.operand(*left)?;
+                let hint = "The array is a constant; for an array column write column @> $1.";
+                let array = self.constant(*right, hint)?;
+                check::array(&array)?;
+                Filter::EqAny { operand, array }
+            }
+            other => match self.operand(other)? {
+                bare @ (Operand::Column(_) | Operand::Const(Const::Bool(_))) => Filter::Bool(bare),
+                value => return Err(grammar(&format!("{value} as a condition"), HINT_BOOLEAN)),
+            },
+        })
+    }
+
+    /// Takes a left-deep chain apart without recursion: it may have thousands of parts.
+    fn chain(&self, op: BinaryOperator, left: Expr, right: Expr) -> Result<Filter, Error> {
+        let and = op == BinaryOperator::And;
+        let mut reversed = vec![right];
+        let mut spine = left;
+        loop {
+            match spine {
+                Expr::BinaryOp { op: inner, left, right } if inner == op => {
+                    reversed.push(*right);
+                    spine = *left;
+                }
+                first => {
+                    reversed.push(first);
+                    break;
+                }
+            }
+        }
+        let mut parts = Vec::with_capacity(reversed.len());
+        for expr in reversed.into_iter().rev() {
+            match self.filter(expr)? {
+                Filter::And(inner) if and => parts.extend(inner),
+                Filter::Or(inner) if !and => parts.extend(inner),
+                part => parts.push(part),
+            }
+        }
+        Ok(if and { Filter::And(parts) } else { Filter::Or(parts) })
+    }
+
+    fn binary(&self, op: BinaryOperator, left: Expr, right: Expr) -> Result<Filter, Error> {
+        let comparison = match op {
+            BinaryOperator::Eq => Some(Comparison::Eq),
+            BinaryOperator::NotEq => Some(Comparison::Ne),
+            BinaryOperator::Lt => Some(Comparison::Lt),
+            BinaryOperator::LtEq => Some(Comparison::Le),
+            BinaryOperator::Gt => Some(Comparison::Gt),
+            BinaryOperator::GtEq => Some(Comparison::Ge),
+            _ => None,
+        };
+        if let Some(op) = comparison {
+            return Ok(Filter::Compare { op, left: self.operand(left)?, right: self.operand(right)? });
+        }
+        let containment = match op {
+            BinaryOperator::AtArrow => Containment::Contains,
+            BinaryOperator::ArrowAt => Containment::ContainedBy,
+            BinaryOperator::PGOverlap => Containment::Overlaps,
+            BinaryOperator::Question => Containment::HasKey,
+            BinaryOperator::Arrow
+            | BinaryOperator::LongArrow
+            | BinaryOperator::HashArrow
+            | BinaryOperator::HashLongArrow => return Err(grammar(&format!("{op} as a condition"), HINT_BOOLEAN)),
+            _ => return Err(grammar(&format!("operator {op}"), ALLOWED)),
+        };
+        Ok(Filter::Contains { op: containment, left: self.operand(left)?, right: self.operand(right)? })
+    }
+
+    fn like(&self, negated: bool, any: bool, insensitive: bool, expr: Expr, pattern: Expr, escape: bool) -> Result<Filter, Error> {
+        if any {
+            return Err(grammar("LIKE ANY", "Write one LIKE for each pattern, with OR."));
+        }
+        if escape {
+            return Err(grammar("ESCAPE", "Escape with a backslash, as LIKE does by itself."));
+        }
+        let operand = self.operand(expr)?;
+        let pattern = self.constant(pattern, "A LIKE pattern must be a constant, as one from a row may fail.")?;
+        check::pattern(&pattern)?;
+        Ok(Filter::Like { operand, pattern: Operand::Const(pattern), insensitive, negated })
+    }
+
+    fn operands(&self, list: Vec<Expr>) -> Result<Vec<Operand>, Error> {
+        list.into_iter().map(|item| self.operand(item)).collect()
+    }
+
+    /// A constant where nothing else will do.
+    fn constant(&self, expr: Expr, hint: &str) -> Result<Const, Error> {
+        match self.operand(expr)? {
+            Operand::Const(value) => Ok(value),
+            other => Err(grammar(&other.to_string(), hint)),
+        }
+    }
+
+    fn operand(&self, expr: Expr) -> Result<Operand, Error> {
+        Ok(match expr {
+            Expr::Nested(inner) => self.operand(*inner)?,
+            Expr::Identifier(ident) => Operand::Column(name(&ident)?),
+            Expr::CompoundIdentifier(parts) => {
+                let words = parts.iter().map(ToString::to_string).collect::<Vec<_>>().join(".");
+                return Err(grammar(&words, "Name the column alone: a filter reads one table."));
+            }
+            Expr::Value(value) => Operand::Const(literal(value.value)?),
+            Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match self.operand(*expr)? {
+                Operand::Const(Const::Number(digits)) => Operand::Const(Const::Number(match digits.strip_prefix('-') {
+                    Some(positive) => positive.to_owned(),
+                    None => format!("-{digits}"),
+                })),
+                Operand::Const(Const::Cast { .. }) => {
+                    return Err(grammar("-", "A cast binds tighter than a sign; write (-1)::type."));
+                }
+                _ => return Err(grammar("operator -", ALLOWED)),
+            },
+            Expr::BinaryOp { op, left, right } => {
+                let op = match op {
+                    BinaryOperator::Arrow => JsonOp::Get,
+                    BinaryOperator::LongArrow => JsonOp::GetText,
+                    BinaryOperator::HashArrow => JsonOp::Path,
+                    BinaryOperator::HashLongArrow => JsonOp::PathText,
+                    other => return Err(grammar(&format!("operator {other} inside an expression"), ALLOWED)),
+                };
+                let path = self.constant(*right, "The key, index or path of a JSON operator must be a constant.")?;
+                Operand::Json { op, base: Box::new(self.operand(*left)?), path }
+            }
+            Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, data_type, format: None } => {
+                Operand::Const(cast(self.constant(*expr, HINT_CAST)?, &data_type)?)
+            }
+            Expr::TypedString(typed) if !typed.uses_odbc_syntax => {
+                Operand::Const(cast(literal(typed.value.value)?, &typed.data_type)?)
+            }
+            Expr::Array(array) => Operand::Const(Const::Json(Json::Array(
+                array.elem.into_iter().map(|item| self.element(item)).collect::<Result<_, _>>()?,
+            ))),
+            Expr::Function(call) => {
+                let plain = !call.uses_odbc_syntax
+                    && call.parameters == FunctionArguments::None
+                    && call.within_group.is_empty()
+                    && call.filter.is_none()
+                    && call.null_treatment.is_none()
+                    && call.over.is_none();
+                self.call(&call.name, call.args, plain)?
+            }
+            Expr::Subquery(_) | Expr::Exists { .. } => return Err(grammar("SELECT", HINT_SUBSELECT)),
+            other => return Err(grammar(&self.words(&other), ALLOWED)),
+        })
+    }
+
+    /// An element of `ARRAY[...]`.
+    fn element(&self, expr: Expr) -> Result<Json, Error> {
+        let hint = "ARRAY[...] takes plain literals; write IN ($1, $2), or = ANY($1) with an array as the value.";
+        match self.constant(expr, hint)? {
+            Const::Null => Ok(Json::Null),
+            Const::Bool(value) => Ok(Json::Bool(value)),
+            Const::Text(text) => Ok(Json::String(text)),
+            Const::Number(text) => text.parse().map(Json::Number).map_err(|_| grammar(&text, ALLOWED)),
+            other => Err(grammar(&format!("{other} in ARRAY[...]"), hint)),
+        }
+    }
+
+    fn call(&self, function: &ObjectName, args: FunctionArguments, plain: bool) -> Result<Operand, Error> {
+        let [ObjectNamePart::Identifier(ident)] = function.0.as_slice() else {
+            return Err(grammar(&function.to_string(), ALLOWED));
+        };
+        let called = name(ident)?;
+        if CLOCKS.contains(&called.as_str()) {
+            return Err(grammar(&called, HINT_TIME));
+        }
+        let args = match args {
+            // Quoted it is a column, which the parser knows to tell.
+            FunctionArguments::None if called == "current_user" => return Ok(Operand::Const(Const::CurrentUser)),
+            FunctionArguments::List(list) if plain && list.duplicate_treatment.is_none() && list.clauses.is_empty() => {
+                list.args
+            }
+            _ => return Err(grammar(&called, ALLOWED)),
+        };
+        let function = match called.as_str() {
+            "lower" => Function::Lower,
+            "upper" => Function::Upper,
+            "length" => Function::Length,
+            "coalesce" => Function::Coalesce,
+            "current_setting" => return self.setting(args),
+            _ => return Err(grammar(&format!("{called}()"), ALLOWED)),
+        };
+        if args.is_empty() || (args.len() != 1 && function != Function::Coalesce) {
+            return Err(grammar(&format!("{called}() with {} arguments", args.len()), ALLOWED));
+        }
+        let args = args.into_iter().map(|arg| self.operand(argument(arg)?)).collect::<Result<_, _>>()?;
+        Ok(Operand::Call { function, args })
+    }
+
+    fn setting(&self, args: Vec<FunctionArg>) -> Result<Operand, Error> {
+        let hint = "Write current_setting('app.name') or current_setting('app.name', true).";
+        let given = args
+            .into_iter()
+            .map(|arg| self.constant(argument(arg)?, hint))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (name, missing_ok) = match given.as_slice() {
+            [Const::Text(name)] => (name.clone(), false),
+            [Const::Text(name), Const::Bool(missing_ok)] => (name.clone(), *missing_ok),
+            _ => return Err(grammar("current_setting() with other arguments", hint)),
+        };
+        Ok(Operand::Const(Const::Setting { name, missing_ok }))
+    }
+
+    /// What to show of an expression. Printing recurses: only where it cannot be deep.
+    fn words(&self, expr: &Expr) -> String {
+        if self.small { expr.to_string() } else { "an expression".to_owned() }
+    }
+}
+
+fn argument(arg: FunctionArg) -> Result<Expr, Error> {
+    match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Ok(expr),
+        _ => Err(grammar("a named argument or *", ALLOWED)),
+    }
+}
+
+/// Postgres folds ASCII letters only, whatever the locale, when the encoding has more than one byte.
+fn name(ident: &Ident) -> Result<String, Error> {
+    match ident.quote_style {
+        Some('"') if ident.value.is_empty() => Err(syntax("zero-length quoted identifier")),
+        Some(_) => Ok(ident.value.clone()),
+        None => Ok(ident.value.to_ascii_lowercase()),
+    }
+}
+
+fn literal(value: Value) -> Result<Const, Error> {
+    Ok(match value {
+        Value::Null => Const::Null,
+        Value::Boolean(value) => Const::Bool(value),
+        Value::Number(text, false) => {
+            Const::Number(number(&text).ok_or_else(|| grammar(&text, "Write numbers in decimal notation."))?)
+        }
+        Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => text_literal(text)?,
+        Value::DollarQuotedString(quoted) => text_literal(quoted.value)?,
+        Value::Placeholder(text) => {
+            let digits = text.strip_prefix('$').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+            match digits.and_then(|digits| digits.parse().ok()) {
+                Some(0) => return Err(Error::Params { message: "there is no parameter $0".to_owned() }),
+                Some(n) => Const::Param(n),
+                None if digits.is_some_and(|digits| !digits.is_empty()) => {
+                    return Err(Error::Params { message: format!("there is no parameter {}", cut(&text)) });
+                }
+                None => return Err(grammar(&text, "Parameters are written $1, $2 and so on.")),
+            }
+        }
+        other => return Err(grammar(&other.to_string(), "Write strings as '...', E'...' or $$...$$.")),
     })
+}
+
+fn text_literal(text: String) -> Result<Const, Error> {
+    if text.contains('\0') { Err(syntax("a NUL character")) } else { Ok(Const::Text(text)) }
+}
+
+/// The number in JSON's notation, so that it can stand in JSON and prints the same ever after.
+fn number(text: &str) -> Option<String> {
+    let lower = text.to_ascii_lowercase();
+    let (mantissa, exponent) = lower.split_once('e').map_or((lower.as_str(), None), |(m, e)| (m, Some(e)));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || whole.len() + fraction.len() == 0 {
+        return None;
+    }
+    let whole = whole.trim_start_matches('0');
+    let mut out = if whole.is_empty() { "0".to_owned() } else { whole.to_owned() };
+    if !fraction.is_empty() {
+        out.push('.');
+        out.push_str(fraction);
+    }
+    if let Some(exponent) = exponent {
+        let (sign, power) = match exponent.strip_prefix('-') {
+            Some(power) => ("-", power),
+            None => ("+", exponent.strip_prefix('+').unwrap_or(exponent)),
+        };
+        if power.is_empty() || !digits(power) {
+            return None;
+        }
+        out.push('e');
+        out.push_str(sign);
+        out.push_str(power);
+    }
+    Some(out)
+}
+
+fn cast(value: Const, data_type: &DataType) -> Result<Const, Error> {
+    let to = data_type.to_string().to_ascii_lowercase();
+    let element = to.strip_suffix("[]").unwrap_or(&to);
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b' ');
+    if element.is_empty() || !element.bytes().all(plain) {
+        return Err(grammar(&format!("type {to}"), "Cast to a type by its plain name, without length or schema."));
+    }
+    check::cast(&value, &to)?;
+    Ok(Const::Cast { value: Box::new(value), to })
 }
