@@ -7,7 +7,7 @@ export PG_CONFIG
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 PACKAGES = postgresql-15 postgresql-server-dev-15 libclang-14-dev build-essential pkg-config
 LIBRARY = target/release/libsyncline.so
-MUTANTS = target/mutants/release/libsyncline.so
+MUTANTS = target/libsyncline-mutants.so
 
 help: ## shows this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -35,8 +35,9 @@ test: build ## runs all tests, one minute of oracle among them
 	@echo "== on a real cluster"
 	ORACLE_SECONDS=$(SECONDS) ORACLE_SEED=$(SEED) cargo test --release -p syncline-tests -- --nocapture --test-threads=1
 	@echo "== the oracle's teeth"
-	CARGO_TARGET_DIR=target/mutants PGRX_PG_CONFIG_PATH=$$(command -v $(PG_CONFIG)) \
-	  cargo build --release -p syncline --features mutants
+	PGRX_PG_CONFIG_PATH=$$(command -v $(PG_CONFIG)) cargo build --release -p syncline --features mutants
+	cp $(LIBRARY) $(MUTANTS).new && mv $(MUTANTS).new $(MUTANTS)
+	@$(MAKE) build
 	SYNCLINE_LIBRARY=$(MUTANTS) cargo test --release -p syncline-tests --test mutants -- --ignored --nocapture
 
 oracle: build ## runs the oracle for SECONDS=… with SEED=…

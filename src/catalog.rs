@@ -63,9 +63,14 @@ fn check(root: &Relation, tree: &[pg_sys::Oid]) -> Result<()> {
         for name in [relation::STAMP, relation::LOG] {
             if member.trigger(name).map(|t| t.enabled) != Some(b'A') {
                 let table = format!("\"{}\".\"{}\"", member.name.0, member.name.1);
-                return Err(Error::rule("55000", format!("trigger \"{name}\" of table {table} is missing or not enabled always"))
-                    .with_detail("Changes may have been missed.")
-                    .with_hint(format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER \"{name}\"; if it is missing, call sync_track.")));
+                return Err(Error::rule(
+                    "55000",
+                    format!("trigger \"{name}\" of table {table} is missing or not enabled always"),
+                )
+                .with_detail("Changes may have been missed.")
+                .with_hint(format!(
+                    "ALTER TABLE {table} ENABLE ALWAYS TRIGGER \"{name}\"; if it is missing, call sync_track."
+                )));
             }
         }
     }

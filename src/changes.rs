@@ -156,7 +156,7 @@ fn reset(reason: Reset, plans: &Plans, sink: &mut dyn Sink) -> Result<()> {
     Ok(())
 }
 
-fn upserts(plan: &Plan, since: Option<&Snapshot>, put: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+fn upserts(plan: &Plan, since: Option<&Snapshot>, put: &mut impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
     let mut result = Ok(());
     plan.rows(since, &mut |key, value| {
         result = put(key, value);
@@ -300,8 +300,9 @@ impl Document {
 
     fn finish(self) -> Result<Vec<u8>> {
         let reset = self.reset;
-        let mut out = format!("{{\"cursor\": \"{}\", \"up_to_date\": true, \"reset\": {reset}, \"changes\": [", self.cursor)
-            .into_bytes();
+        let mut out =
+            format!("{{\"cursor\": \"{}\", \"up_to_date\": true, \"reset\": {reset}, \"changes\": [", self.cursor)
+                .into_bytes();
         if out.len() + self.changes.len() + 2 > MAX_DOCUMENT - 8 {
             return Err(Error::Limit { what: "delta", limit: MAX_DOCUMENT });
         }

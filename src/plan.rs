@@ -91,8 +91,7 @@ fn chosen(tracked: &Tracked, wanted: Option<&[String]>) -> Result<Vec<Attribute>
         }
     }
     let is_chosen = |a: &&Attribute| {
-        relation.key.contains(&a.number)
-            || wanted.map_or(a.name != "_sync_version", |names| names.contains(&a.name))
+        relation.key.contains(&a.number) || wanted.map_or(a.name != "_sync_version", |names| names.contains(&a.name))
     };
     Ok(relation.attributes.iter().filter(is_chosen).cloned().collect())
 }
@@ -192,9 +191,12 @@ pub fn put(store: Tuplestore, op: Op, relation: &str, key: &[u8], value: &[u8], 
     store.put(values, nulls);
 }
 
+/// Takes the name of the relation, the key and the value of a row.
+pub type EachRow<'a> = &'a mut dyn FnMut(&str, &[u8], &[u8]);
+
 /// All rows of a shape in the active snapshot, own changes included; nothing is checked of what
 /// other transactions do meanwhile.
-pub fn scan(text: &str, each: &mut dyn FnMut(&str, &[u8], &[u8])) -> Result<()> {
+pub fn scan(text: &str, each: EachRow<'_>) -> Result<()> {
     let shape = Shape::parse(text)?;
     let resolved = Plans::resolve(&shape)?;
     settings::pinned(|| {

@@ -367,9 +367,10 @@ impl Binder<'_> {
 
     fn column(&mut self, name: &str) -> Result<Typed> {
         let relation = &self.table.relation;
-        let attribute: &Attribute = relation.attribute(name).filter(|a| a.name != "_sync_version").ok_or_else(|| {
-            Error::rule("42703", format!("column \"{name}\" of table \"{}\" does not exist", relation.name.1))
-        })?;
+        let attribute: &Attribute =
+            relation.attribute(name).filter(|a| a.name != "_sync_version").ok_or_else(|| {
+                Error::rule("42703", format!("column \"{name}\" of table \"{}\" does not exist", relation.name.1))
+            })?;
         if attribute.generated == b'v' {
             return Err(Error::rule("0A000", format!("filter reads virtual generated column \"{name}\""))
                 .with_hint("Make the column STORED, or filter by the columns it is computed from."));

@@ -13,7 +13,9 @@ enum Writer {
     Bool,
     Int2,
     Int4,
-    Int8 { as_string: bool },
+    Int8 {
+        as_string: bool,
+    },
     /// Its output function gives a number.
     Number(pg_sys::Oid),
     /// A text whose bytes are its output.
@@ -23,7 +25,13 @@ enum Writer {
     /// Its output function gives JSON.
     Jsonb,
     DateTime(pg_sys::Oid),
-    Array { element: Box<Writer>, length: i16, by_value: bool, align: i8, typid: pg_sys::Oid },
+    Array {
+        element: Box<Writer>,
+        length: i16,
+        by_value: bool,
+        align: i8,
+        typid: pg_sys::Oid,
+    },
     /// A string of its output function.
     Output(pg_sys::Oid),
     /// Composites and types with a cast to JSON: what `to_jsonb` makes of them.
@@ -123,7 +131,9 @@ impl Writer {
             Self::Json => with_text(datum, |text| {
                 out.extend(text.iter().map(|&byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
             }),
-            Self::Jsonb => with_output(pg_sys::Oid::from(pg_sys::F_JSONB_OUT), datum, |text| out.extend_from_slice(text)),
+            Self::Jsonb => {
+                with_output(pg_sys::Oid::from(pg_sys::F_JSONB_OUT), datum, |text| out.extend_from_slice(text))
+            }
             Self::DateTime(typid) => {
                 // MAXDATELEN + 1
                 let mut buffer: [std::ffi::c_char; 129] = [0; 129];

@@ -72,7 +72,8 @@ pub fn layout(oid: pg_sys::Oid) -> Result<Rc<Layout>> {
 
 fn read_layout(oid: pg_sys::Oid) -> Result<Layout> {
     let root = relation::root(oid);
-    let missing = || Error::rule("55000", "the table of a syncline trigger is not tracked").with_hint("Call sync_track.");
+    let missing =
+        || Error::rule("55000", "the table of a syncline trigger is not tracked").with_hint("Call sync_track.");
     let here = relation::read(oid).ok_or_else(missing)?;
     let top = if root == oid { here.clone() } else { relation::read(root).ok_or_else(missing)? };
     let version = here.attribute("_sync_version").ok_or_else(missing)?.number;
@@ -105,12 +106,13 @@ fn log(call: &Call) -> Result<()> {
     if row.event == Event::Insert {
         return write(&row, &layout, xid, b'e', first, current_command());
     }
-    let differs = |only_key: bool| {
-        row.event == Event::Update
-            && layout.columns.iter().filter(|c| c.in_key || !only_key).any(|c| {
-                !trigger::same_bytes(c.storage, row.value(first, c.here), row.value(row.new_row(), c.here))
-            })
-    };
+    let differs =
+        |only_key: bool| {
+            row.event == Event::Update
+                && layout.columns.iter().filter(|c| c.in_key || !only_key).any(|c| {
+                    !trigger::same_bytes(c.storage, row.value(first, c.here), row.value(row.new_row(), c.here))
+                })
+        };
     let made_by = first.made_by();
     if made_by.is_some() && !first.is_updated() && !layout.log_inserts {
         // Inserted by this very transaction: at any cursor the key was not there.

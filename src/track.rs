@@ -49,18 +49,12 @@ fn track(call: &Call) -> Result<()> {
     let (relation, columns) = (call.arg(0).unwrap_or(0.into()), call.arg(1).unwrap_or(0.into()));
     let flags = [call.arg(2), call.arg(3)].map(|flag| flag.is_some_and(|datum| datum.value() & 1 == 1));
     // SAFETY: the arguments have the types that the SQL declaration gives them.
-    let (relation, columns) = unsafe {
-        (pg_sys::Oid::from(relation.value() as u32), <Vec<Option<String>>>::from_datum(columns, false))
-    };
+    let (relation, columns) =
+        unsafe { (pg_sys::Oid::from(relation.value() as u32), <Vec<Option<String>>>::from_datum(columns, false)) };
     OWN.set(here());
     let fresh = Spi::get_one_with_args::<bool>(
         "SELECT syncline.track($1, $2, $3, $4)",
-        &[
-            unsafe_regclass(relation),
-            columns.unwrap_or_default().into(),
-            flags[0].into(),
-            flags[1].into(),
-        ],
+        &[unsafe_regclass(relation), columns.unwrap_or_default().into(), flags[0].into(), flags[1].into()],
     )
     .map_err(failed)?;
     settings::as_owner(|| {

@@ -32,8 +32,9 @@ fn wait(call: &Call) -> Result<bool> {
     since.as_deref().map(str::parse::<Cursor>).transpose()?;
     Shape::parse(&shape)?;
     if transaction::is_atomic(call) {
-        return Err(Error::rule("25001", "cannot wait inside a transaction block")
-            .with_hint("Use CALL sync_wait(…) as a statement of its own: it ends the transaction, so as to hold no snapshot."));
+        return Err(Error::rule("25001", "cannot wait inside a transaction block").with_hint(
+            "Use CALL sync_wait(…) as a statement of its own: it ends the transaction, so as to hold no snapshot.",
+        ));
     }
     let deadline = Instant::now() + timeout;
     loop {

@@ -158,7 +158,9 @@ fn statement(rng: &mut Rng) -> String {
         37..=44 => format!("UPDATE issues SET state = {state} WHERE id BETWEEN {id} AND {id} + 3;"),
         45..=54 => format!("DELETE FROM issues WHERE id = {id};"),
         55..=62 => format!("UPDATE issues SET id = {other} WHERE id = {id};"),
-        63..=67 => format!("DELETE FROM issues WHERE id = {id}; INSERT INTO issues VALUES ({id}, {project}, {state}, 're');"),
+        63..=67 => {
+            format!("DELETE FROM issues WHERE id = {id}; INSERT INTO issues VALUES ({id}, {project}, {state}, 're');")
+        }
         68..=72 => format!(
             "SAVEPOINT s; UPDATE issues SET project_id = {project} WHERE id = {id}; ROLLBACK TO s; \
              UPDATE issues SET state = {state} WHERE id = {id};"
@@ -193,7 +195,8 @@ fn shape(rng: &mut Rng) -> Followed {
         ("state LIKE 'o%' OR state IS DISTINCT FROM 'open'", "true"),
         ("TRUE", "true"),
     ];
-    let items = [("state = 'open'", "state = 'open'"), ("region = 1", "region = 1"), ("NOT state = 'todo'", "state <> 'todo'")];
+    let items =
+        [("state = 'open'", "state = 'open'"), ("region = 1", "region = 1"), ("NOT state = 'todo'", "state <> 'todo'")];
     let (issue, item) = (*rng.pick(&issues), *rng.pick(&items));
     let (mut tables, mut truth) = (Vec::new(), Vec::new());
     let both = rng.below(3);
@@ -313,7 +316,9 @@ fn pull_in_snapshot(
 /// Applies a delta as any client does; returns the new cursor.
 fn apply(shared: &Shared, copy: &mut Copy, rows: &[Row]) -> Option<String> {
     let mut cursor = None;
-    let key = |row: &Row| (row.get::<_, Option<String>>(1).unwrap_or_default(), row.get::<_, Option<String>>(2).unwrap_or_default());
+    let key = |row: &Row| {
+        (row.get::<_, Option<String>>(1).unwrap_or_default(), row.get::<_, Option<String>>(2).unwrap_or_default())
+    };
     for row in rows {
         match op(row).as_str() {
             "reset" => {
@@ -339,7 +344,8 @@ fn difference(copy: &Copy, truth: &[Row]) -> Option<String> {
     for ((relation, key), value) in copy {
         digest.add(relation, key.as_bytes(), value.as_bytes());
     }
-    let held: BTreeSet<(String, String)> = copy.iter().map(|((relation, _), value)| (relation.clone(), value.clone())).collect();
+    let held: BTreeSet<(String, String)> =
+        copy.iter().map(|((relation, _), value)| (relation.clone(), value.clone())).collect();
     let mut rows = BTreeSet::new();
     for row in truth {
         let second = row.get::<_, Option<String>>(1).unwrap_or_default();

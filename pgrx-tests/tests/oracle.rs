@@ -13,5 +13,8 @@ fn every_pull_equals_the_truth_of_its_snapshot() {
     let (seconds, seed) = (number("ORACLE_SECONDS", 20), number("ORACLE_SEED", 1));
     let report = oracle::run(&Install::new(), seed, Duration::from_secs(seconds), None).unwrap();
     println!("{report:?}");
-    assert!(report.pulls > 200 && report.deletes > 0 && report.standby > 0 && report.writes > 100, "the run did its work");
+    assert!(
+        report.pulls > 200 && report.deletes > 0 && report.standby > 0 && report.writes > 100,
+        "the run did its work"
+    );
 }

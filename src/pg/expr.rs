@@ -25,8 +25,13 @@ impl Condition {
         unsafe {
             let statements = pg_sys::raw_parser(text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
             let statement = (*(*statements).elements).ptr_value.cast();
-            let query =
-                pg_sys::parse_analyze_fixedparams(statement, text.as_ptr(), types.as_ptr(), count, std::ptr::null_mut());
+            let query = pg_sys::parse_analyze_fixedparams(
+                statement,
+                text.as_ptr(),
+                types.as_ptr(),
+                count,
+                std::ptr::null_mut(),
+            );
             let condition = pg_sys::expression_planner((*(*query).jointree).quals.cast());
             let list = pg_sys::makeParamList(count);
             for (slot, param) in (*list).params.as_mut_slice(params.len()).iter_mut().zip(params) {

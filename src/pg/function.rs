@@ -53,7 +53,7 @@ impl Call {
         let arg = unsafe {
             let nargs = usize::try_from((*self.fcinfo).nargs).unwrap_or(0);
             assert!(n < nargs, "argument {n} of {nargs}");
-            (&(*self.fcinfo).args.as_slice(nargs))[n]
+            (*self.fcinfo).args.as_slice(nargs)[n]
         };
         (!arg.isnull).then_some(arg.value)
     }

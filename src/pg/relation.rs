@@ -148,9 +148,7 @@ pub fn root(relation: pg_sys::Oid) -> pg_sys::Oid {
         fn get_partition_ancestors(relation: pg_sys::Oid) -> *mut pg_sys::List;
     }
     // SAFETY: reads pg_inherits; returns a list of OIDs, the topmost last.
-    let ancestors = unsafe {
-        oids(pg_sys::ffi::pg_guard_ffi_boundary(|| get_partition_ancestors(relation)))
-    };
+    let ancestors = unsafe { oids(pg_sys::ffi::pg_guard_ffi_boundary(|| get_partition_ancestors(relation))) };
     ancestors.last().copied().unwrap_or(relation)
 }
 
@@ -170,10 +168,7 @@ pub fn read(oid: pg_sys::Oid) -> Option<Relation> {
             return None;
         }
         let schema = pg_sys::get_namespace_name(form.relnamespace);
-        let name = (
-            if schema.is_null() { String::new() } else { string(schema) },
-            string(form.relname.data.as_ptr()),
-        );
+        let name = (if schema.is_null() { String::new() } else { string(schema) }, string(form.relname.data.as_ptr()));
         let detaching = partitioned && (*pg_sys::RelationGetPartitionDesc(rel, true)).detached_exist;
         let relation = Relation {
             oid,
@@ -195,7 +190,9 @@ unsafe fn attributes(descriptor: pg_sys::TupleDesc) -> Vec<Attribute> {
     // SAFETY: a descriptor has `natts` attributes.
     unsafe {
         let count = usize::try_from((*descriptor).natts).unwrap_or(0);
-        (&(*descriptor).attrs.as_slice(count))
+        (*descriptor)
+            .attrs
+            .as_slice(count)
             .iter()
             .filter(|a| !a.attisdropped)
             .map(|a| Attribute {
@@ -224,7 +221,7 @@ unsafe fn key(rel: pg_sys::Relation) -> Vec<i16> {
         let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
         let form = (*index).rd_index;
         let count = usize::try_from((*form).indnkeyatts).unwrap_or(0);
-        let numbers = (&(*form).indkey.values.as_slice(count)).to_vec();
+        let numbers = (*form).indkey.values.as_slice(count).to_vec();
         pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
         numbers
     }
@@ -264,9 +261,7 @@ fn is_ours(function: pg_sys::Oid, name: &str) -> bool {
     // SAFETY: syscache look-ups; the name is a palloc'd C string or null.
     unsafe {
         let found = pg_sys::get_func_name(function);
-        !found.is_null()
-            && string(found) == name
-            && schema("syncline") == Some(pg_sys::get_func_namespace(function))
+        !found.is_null() && string(found) == name && schema("syncline") == Some(pg_sys::get_func_namespace(function))
     }
 }
 
@@ -281,8 +276,7 @@ pub fn unreadable<'a>(relation: &Relation, wanted: impl Iterator<Item = &'a Attr
         }
         wanted
             .filter(|a| {
-                pg_sys::pg_attribute_aclcheck(relation.oid, a.number, user, select)
-                    != pg_sys::AclResult::ACLCHECK_OK
+                pg_sys::pg_attribute_aclcheck(relation.oid, a.number, user, select) != pg_sys::AclResult::ACLCHECK_OK
             })
             .map(|a| a.name.clone())
             .collect()
@@ -292,5 +286,7 @@ pub fn unreadable<'a>(relation: &Relation, wanted: impl Iterator<Item = &'a Attr
 /// Whether row security restricts what the caller sees of this relation.
 pub fn row_security(relation: pg_sys::Oid) -> bool {
     // SAFETY: reads the catalog; InvalidOid means the current user.
-    unsafe { pg_sys::check_enable_rls(relation, pg_sys::InvalidOid, true) == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 }
+    unsafe {
+        pg_sys::check_enable_rls(relation, pg_sys::InvalidOid, true) == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+    }
 }

@@ -79,7 +79,8 @@ unsafe extern "C-unwind" fn receive(slot: *mut pg_sys::TupleTableSlot, dest: *mu
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn startup(_dest: *mut pg_sys::DestReceiver, _operation: i32, _descriptor: pg_sys::TupleDesc) {}
+unsafe extern "C-unwind" fn startup(_dest: *mut pg_sys::DestReceiver, _operation: i32, _descriptor: pg_sys::TupleDesc) {
+}
 
 #[pg_guard]
 unsafe extern "C-unwind" fn shutdown(_dest: *mut pg_sys::DestReceiver) {}

@@ -117,9 +117,7 @@ impl fmt::Display for Error {
         match self {
             Self::Cursor { .. } => f.write_str("invalid cursor"),
             Self::Limit { what, .. } => write!(f, "{what} is too large"),
-            Self::Shape { message, .. } | Self::Params { message } | Self::Rule { message, .. } => {
-                f.write_str(message)
-            }
+            Self::Shape { message, .. } | Self::Params { message } | Self::Rule { message, .. } => f.write_str(message),
             Self::FilterGrammar { words, .. } => write!(f, "filter uses what the grammar does not have: {words}"),
             Self::FilterSyntax { .. } => f.write_str("filter is not a valid SQL condition"),
         }

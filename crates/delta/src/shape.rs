@@ -135,7 +135,8 @@ fn columns(relation: &str, list: &Value) -> Result<Vec<String>, Error> {
 
 /// The values must be exactly those that the filters use: a surplus one is a mistake somewhere.
 fn check_params(tables: &[Table], given: usize) -> Result<(), Error> {
-    let used: BTreeSet<usize> = tables.iter().filter_map(|table| table.filter.as_ref()).flat_map(Filter::params).collect();
+    let used: BTreeSet<usize> =
+        tables.iter().filter_map(|table| table.filter.as_ref()).flat_map(Filter::params).collect();
     if let Some(n) = used.iter().find(|n| **n > given) {
         return Err(Error::Params { message: format!("a filter uses ${n}, but \"params\" has {given} values") });
     }

@@ -114,11 +114,7 @@ fn horizon_counts_by_visibility_not_by_xmax() {
 #[test]
 fn foreign_cursor_resets() {
     let server = server(Snapshot::new(20, []));
-    for change in [
-        |p: &mut Position| p.system = 9,
-        |p: &mut Position| p.database = 9,
-        |p: &mut Position| p.epoch = 9,
-    ] {
+    for change in [|p: &mut Position| p.system = 9, |p: &mut Position| p.database = 9, |p: &mut Position| p.epoch = 9] {
         let mut foreign = position(Snapshot::new(10, []));
         change(&mut foreign);
         assert_eq!(judge(&foreign, &server), Verdict::Reset(Reset::Epoch));

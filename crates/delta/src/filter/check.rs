@@ -49,9 +49,8 @@ pub(super) fn cast(value: &Const, to: &str) -> Result<(), Error> {
         return Ok(());
     };
     let temporal = to.starts_with("date") || to.starts_with("time");
-    let moving = |word: &str| {
-        ["now", "today", "tomorrow", "yesterday"].iter().any(|moving| word.eq_ignore_ascii_case(moving))
-    };
+    let moving =
+        |word: &str| ["now", "today", "tomorrow", "yesterday"].iter().any(|moving| word.eq_ignore_ascii_case(moving));
     if temporal && text.split(|c: char| !c.is_ascii_alphabetic()).any(moving) {
         return Err(Error::FilterGrammar {
             words: "a time that depends on when it is read".to_owned(),

@@ -28,9 +28,7 @@ impl Filter {
                 Self::Compare { op, left: operand(left, env)?, right: operand(right, env)? }
             }
             Self::IsNull { operand: of, negated } => Self::IsNull { operand: operand(of, env)?, negated },
-            Self::IsBool { operand: of, value, negated } => {
-                Self::IsBool { operand: operand(of, env)?, value, negated }
-            }
+            Self::IsBool { operand: of, value, negated } => Self::IsBool { operand: operand(of, env)?, value, negated },
             Self::IsDistinct { left, right, negated } => {
                 Self::IsDistinct { left: operand(left, env)?, right: operand(right, env)?, negated }
             }

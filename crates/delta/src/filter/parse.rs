@@ -25,8 +25,17 @@ const HINT_BOOLEAN: &str = "A condition is a comparison or a bare boolean column
 
 /// Times that differ from call to call.
 const CLOCKS: &[&str] = &[
-    "now", "current_timestamp", "current_date", "current_time", "localtime", "localtimestamp", "clock_timestamp",
-    "statement_timestamp", "transaction_timestamp", "timeofday", "age",
+    "now",
+    "current_timestamp",
+    "current_date",
+    "current_time",
+    "localtime",
+    "localtimestamp",
+    "clock_timestamp",
+    "statement_timestamp",
+    "transaction_timestamp",
+    "timeofday",
+    "age",
 ];
 
 pub(super) fn parse(text: &str) -> Result<Filter, Error> {
@@ -41,7 +50,12 @@ pub(super) fn parse(text: &str) -> Result<Filter, Error> {
             if let Token::Word(word) = &rest.token
                 && matches!(
                     word.keyword,
-                    Keyword::LIMIT | Keyword::ORDER | Keyword::OFFSET | Keyword::FETCH | Keyword::GROUP | Keyword::HAVING
+                    Keyword::LIMIT
+                        | Keyword::ORDER
+                        | Keyword::OFFSET
+                        | Keyword::FETCH
+                        | Keyword::GROUP
+                        | Keyword::HAVING
                 )
             {
                 return Err(grammar(&word.value.to_ascii_uppercase(), HINT_SET));
@@ -185,7 +199,15 @@ impl Reader {
         Ok(Filter::Contains { op: containment, left: self.operand(left)?, right: self.operand(right)? })
     }
 
-    fn like(&self, negated: bool, any: bool, insensitive: bool, expr: Expr, pattern: Expr, escape: bool) -> Result<Filter, Error> {
+    fn like(
+        &self,
+        negated: bool,
+        any: bool,
+        insensitive: bool,
+        expr: Expr,
+        pattern: Expr,
+        escape: bool,
+    ) -> Result<Filter, Error> {
         if any {
             return Err(grammar("LIKE ANY", "Write one LIKE for each pattern, with OR."));
         }
@@ -220,10 +242,12 @@ impl Reader {
             }
             Expr::Value(value) => Operand::Const(literal(value.value)?),
             Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match self.operand(*expr)? {
-                Operand::Const(Const::Number(digits)) => Operand::Const(Const::Number(match digits.strip_prefix('-') {
-                    Some(positive) => positive.to_owned(),
-                    None => format!("-{digits}"),
-                })),
+                Operand::Const(Const::Number(digits)) => {
+                    Operand::Const(Const::Number(match digits.strip_prefix('-') {
+                        Some(positive) => positive.to_owned(),
+                        None => format!("-{digits}"),
+                    }))
+                }
                 Operand::Const(Const::Cast { .. }) => {
                     return Err(grammar("-", "A cast binds tighter than a sign; write (-1)::type."));
                 }
@@ -308,10 +332,7 @@ impl Reader {
 
     fn setting(&self, args: Vec<FunctionArg>) -> Result<Operand, Error> {
         let hint = "Write current_setting('app.name') or current_setting('app.name', true).";
-        let given = args
-            .into_iter()
-            .map(|arg| self.constant(argument(arg)?, hint))
-            .collect::<Result<Vec<_>, _>>()?;
+        let given = args.into_iter().map(|arg| self.constant(argument(arg)?, hint)).collect::<Result<Vec<_>, _>>()?;
         let (name, missing_ok) = match given.as_slice() {
             [Const::Text(name)] => (name.clone(), false),
             [Const::Text(name), Const::Bool(missing_ok)] => (name.clone(), *missing_ok),
