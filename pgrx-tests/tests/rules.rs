@@ -1,0 +1,254 @@
+//! Rules that random runs cannot be trusted to reach, each with the smallest history that needs it.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use postgres::{Client, SimpleQueryMessage};
+use syncline_tests::{Cluster, Install};
+
+const SHAPE: &str = r#"{"tables":{"t":{"where":"f = 1"}}}"#;
+
+fn install() -> &'static Install {
+    static INSTALL: OnceLock<Install> = OnceLock::new();
+    INSTALL.get_or_init(Install::new)
+}
+
+/// A cluster with one tracked table; tests of one process share the installation, which outlives them.
+fn tracked() -> (Cluster<'static>, Client) {
+    let cluster = Cluster::start(install());
+    let mut client = cluster.connect();
+    client
+        .batch_execute(
+            "CREATE EXTENSION syncline; CREATE TABLE t (id int PRIMARY KEY, f int, n int DEFAULT 0); \
+             INSERT INTO t SELECT g, g % 2 FROM generate_series(1, 6) g; \
+             SELECT sync_track('t', filter_columns => '{f}')",
+        )
+        .unwrap();
+    (cluster, client)
+}
+
+fn pull(client: &mut Client, since: Option<&str>) -> Result<(Vec<String>, String), postgres::Error> {
+    let rows = client.query(
+        "SELECT op || coalesce(' ' || (key->>'id'), '') || coalesce(' ' || (value->>'reason'), ''), cursor \
+         FROM sync_changes($1::text, $2::text::jsonb)",
+        &[&since, &SHAPE],
+    )?;
+    let cursor = rows.iter().find_map(|row| row.get::<_, Option<String>>(1)).unwrap_or_default();
+    let mut ops: Vec<String> = rows.iter().map(|row| row.get(0)).filter(|op: &String| op != "commit").collect();
+    ops.sort();
+    Ok((ops, cursor))
+}
+
+fn state(error: &postgres::Error) -> String {
+    error.code().map(|code| code.code().to_owned()).unwrap_or_default()
+}
+
+#[test]
+fn readme_statements_run() {
+    let cluster = Cluster::start(install());
+    let mut client = cluster.connect();
+    let readme = include_str!("../../README.md");
+    let (mut statements, mut cursor) = (0, String::new());
+    for block in readme.split("```sql").skip(1) {
+        for line in block.split("```").next().unwrap_or_default().lines().filter(|line| !line.trim().is_empty()) {
+            let sql = line.replace(":'cursor'", &format!("'{cursor}'"));
+            for message in client.simple_query(sql.trim_end_matches("\\gset")).expect(line) {
+                if let (SimpleQueryMessage::Row(row), true) = (message, line.ends_with("\\gset")) {
+                    row.get(0).unwrap_or_default().clone_into(&mut cursor);
+                }
+            }
+            statements += 1;
+        }
+    }
+    assert!(statements > 6 && !cursor.is_empty());
+}
+
+#[test]
+fn old_snapshot_cannot_answer_a_newer_cursor() {
+    let (cluster, mut new) = tracked();
+    let mut old = cluster.connect();
+    old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").unwrap();
+    new.batch_execute("UPDATE t SET n = 1 WHERE id = 1").unwrap();
+    let (_, cursor) = pull(&mut new, None).unwrap();
+    assert_eq!(state(&pull(&mut old, Some(&cursor)).unwrap_err()), "40001");
+}
+
+#[test]
+fn truncate_under_an_old_snapshot_is_a_retry_and_then_a_reset() {
+    let (cluster, mut new) = tracked();
+    let (_, cursor) = pull(&mut new, None).unwrap();
+    let mut old = cluster.connect();
+    old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").unwrap();
+    new.batch_execute("TRUNCATE t").unwrap();
+    assert_eq!(state(&pull(&mut old, Some(&cursor)).unwrap_err()), "40001");
+    old.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(pull(&mut old, Some(&cursor)).unwrap().0, ["reset schema"]);
+}
+
+#[test]
+fn writer_cannot_pull_in_its_transaction() {
+    let (_cluster, mut client) = tracked();
+    client.batch_execute("BEGIN; UPDATE t SET n = 1").unwrap();
+    assert_eq!(state(&pull(&mut client, None).unwrap_err()), "25001");
+}
+
+#[test]
+fn pruned_history_resets_and_kept_history_does_not() {
+    let (_cluster, mut client) = tracked();
+    let (_, cursor) = pull(&mut client, None).unwrap();
+    client
+        .batch_execute("SELECT sync_prune('1 hour'); DELETE FROM t WHERE id = 1; SELECT sync_prune('1 hour')")
+        .unwrap();
+    assert_eq!(pull(&mut client, Some(&cursor)).unwrap().0, ["delete 1"]);
+    client.batch_execute("SELECT sync_prune('0')").unwrap();
+    assert_eq!(pull(&mut client, Some(&cursor)).unwrap().0, ["reset too_old", "upsert 3", "upsert 5"]);
+}
+
+#[test]
+fn statement_inside_an_after_trigger_does_not_hide_what_the_row_was() {
+    let (_cluster, mut client) = tracked();
+    client
+        .batch_execute(
+            "CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             IF NEW.f = 7 THEN UPDATE t SET f = 8 WHERE id = NEW.id; END IF; RETURN NULL; END $$; \
+             CREATE TRIGGER aaa AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION again()",
+        )
+        .unwrap();
+    let (_, cursor) = pull(&mut client, None).unwrap();
+    client
+        .batch_execute("BEGIN; UPDATE t SET n = 5 WHERE id = 3; UPDATE t SET f = 7 WHERE id IN (1, 3); COMMIT")
+        .unwrap();
+    assert_eq!(pull(&mut client, Some(&cursor)).unwrap().0, ["delete 1", "delete 3"]);
+}
+
+#[test]
+fn key_that_was_never_committed_is_never_sent() {
+    let (_cluster, mut client) = tracked();
+    let (_, cursor) = pull(&mut client, None).unwrap();
+    client
+        .batch_execute("BEGIN; INSERT INTO t VALUES (70, 1); UPDATE t SET n = 1 WHERE id = 70; DELETE FROM t WHERE id = 70; COMMIT")
+        .unwrap();
+    assert!(pull(&mut client, Some(&cursor)).unwrap().0.is_empty());
+}
+
+#[test]
+fn disabled_trigger_stops_pulls_and_resets_afterwards() {
+    let (_cluster, mut client) = tracked();
+    let (_, cursor) = pull(&mut client, None).unwrap();
+    client.batch_execute("ALTER TABLE t DISABLE TRIGGER syncline_log").unwrap();
+    assert_eq!(state(&pull(&mut client, Some(&cursor)).unwrap_err()), "55000");
+    client.batch_execute("DELETE FROM t WHERE id = 1; ALTER TABLE t ENABLE ALWAYS TRIGGER syncline_log").unwrap();
+    assert_eq!(pull(&mut client, Some(&cursor)).unwrap().0, ["reset schema", "upsert 3", "upsert 5"]);
+}
+
+#[test]
+fn harmless_alterations_reset_nobody() {
+    let (_cluster, mut client) = tracked();
+    let sql = "SELECT op, value->>'reason', cursor FROM sync_changes($1, '{\"tables\":{\"t\":{\"columns\":[\"n\"]}}}')";
+    let first = client.query(sql, &[&None::<String>]).unwrap();
+    let cursor: Option<String> = first.last().unwrap().get(2);
+    client
+        .batch_execute(
+            "ALTER TABLE t ADD COLUMN extra int; CREATE INDEX ON t (n); GRANT SELECT ON t TO PUBLIC; \
+             ALTER TABLE t ADD CHECK (n < 100); SELECT sync_track('t', filter_columns => '{n}')",
+        )
+        .unwrap();
+    assert_eq!(client.query(sql, &[&cursor]).unwrap().len(), 1, "only a commit");
+}
+
+#[test]
+fn pull_right_after_a_segment_switch_on_an_idle_server_answers() {
+    let (_cluster, mut client) = tracked();
+    for _ in 0..3 {
+        client.batch_execute("SELECT pg_switch_wal()").unwrap();
+        pull(&mut client, None).unwrap();
+    }
+}
+
+#[test]
+fn id_forgotten_in_a_crash_is_not_taken_for_seen() {
+    let (cluster, mut client) = tracked();
+    client.batch_execute("SET synchronous_commit = off").unwrap();
+    let (_, mut cursor) = pull(&mut client, None).unwrap();
+    for round in 0..3 {
+        // An aborted transaction counts as seen, and its record is flushed by nobody else.
+        client.batch_execute("BEGIN; UPDATE t SET n = n + 1 WHERE id = 3; ROLLBACK").unwrap();
+        (_, cursor) = pull(&mut client, Some(&cursor)).unwrap();
+        cluster.kill_9();
+        cluster.start_again();
+        client = cluster.connect();
+        client
+            .batch_execute(&format!("SET synchronous_commit = off; UPDATE t SET n = {round} + 100 WHERE id = 3"))
+            .unwrap();
+        let (ops, next) = pull(&mut client, Some(&cursor)).unwrap();
+        assert_eq!(ops, ["upsert 3"]);
+        cursor = next;
+    }
+}
+
+#[test]
+fn wait_holds_no_snapshot_and_returns_on_a_change() {
+    let (cluster, mut client) = tracked();
+    let (_, cursor) = pull(&mut client, None).unwrap();
+    let mut waiter = cluster.connect();
+    let waiting = std::thread::spawn(move || {
+        let sql = format!("CALL sync_wait('{cursor}', '{SHAPE}', '20 s')");
+        match waiter.simple_query(&sql).unwrap().into_iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        }) {
+            Some(changed) => changed,
+            None => "nothing".to_owned(),
+        }
+    });
+    let mut held = client.query_one("SELECT 1", &[]).map(|_| Vec::new()).unwrap_or_default();
+    for _ in 0..50 {
+        let row = client
+            .query_opt("SELECT backend_xmin::text FROM pg_stat_activity WHERE query LIKE 'CALL sync_wait%' AND wait_event = 'Extension'", &[])
+            .unwrap();
+        held.extend(row.map(|row| row.get::<_, Option<String>>(0)));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(!held.is_empty() && held.iter().all(Option::is_none), "{held:?}");
+    client.batch_execute("UPDATE t SET n = 9 WHERE id = 1").unwrap();
+    assert_eq!(waiting.join().unwrap(), "t");
+}
+
+#[test]
+fn promoted_standby_accepts_cursors_from_before() {
+    let (primary, mut client) = tracked();
+    let standby = primary.standby();
+    let (_, cursor) = pull(&mut client, None).unwrap();
+    client.batch_execute("DELETE FROM t WHERE id = 1").unwrap();
+    primary.stop();
+    standby.promote();
+    assert_eq!(pull(&mut standby.connect(), Some(&cursor)).unwrap().0, ["delete 1"]);
+}
+
+#[test]
+fn plain_owner_of_a_database_creates_and_uses_the_extension() {
+    let cluster = Cluster::start(install());
+    let mut admin = cluster.connect();
+    admin.batch_execute("CREATE ROLE owner LOGIN").unwrap();
+    admin.batch_execute("CREATE DATABASE own OWNER owner").unwrap();
+    let mut config = cluster.config("own");
+    let mut client = config.user("owner").connect(postgres::NoTls).unwrap();
+    client
+        .batch_execute(
+            "CREATE EXTENSION syncline; CREATE TABLE public.t (id int PRIMARY KEY, f int); SELECT sync_track('t', '{f}'); \
+             INSERT INTO t VALUES (1, 1); DELETE FROM t; INSERT INTO t VALUES (2, 1); TRUNCATE t; INSERT INTO t VALUES (3, 1)",
+        )
+        .unwrap();
+    assert_eq!(pull(&mut client, None).unwrap().0, ["reset start", "upsert 3"]);
+}
+
+#[test]
+fn role_without_select_on_a_column_is_told_so() {
+    let (cluster, mut client) = tracked();
+    client.batch_execute("CREATE ROLE reader LOGIN; GRANT SELECT (id, f, _sync_version) ON t TO reader").unwrap();
+    let mut config = cluster.config("postgres");
+    let mut reader = config.user("reader").connect(postgres::NoTls).unwrap();
+    assert_eq!(state(&pull(&mut reader, None).unwrap_err()), "42501");
+    client.batch_execute("GRANT SELECT (n) ON t TO reader").unwrap();
+    assert_eq!(pull(&mut reader, None).unwrap().0, ["reset start", "upsert 1", "upsert 3", "upsert 5"]);
+}
