@@ -3,143 +3,219 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postgres::{Client, Config, NoTls};
 
 use crate::Install;
-use crate::install::scratch;
+use crate::install::{as_server, give, scratch};
 
-/// A running (or killed) server.
+/// What a cluster starts with unless the caller says otherwise. fsync is off: a test kills processes, not machines.
+const SETTINGS: [(&str, &str); 5] = [
+    ("listen_addresses", "''"),
+    ("wal_level", "logical"),
+    ("max_prepared_transactions", "20"),
+    ("max_connections", "60"),
+    ("fsync", "off"),
+];
+
+/// How long a standby or a killed server may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running, stopped or killed server; its folder is removed with it.
 pub struct Cluster<'a> {
     install: &'a Install,
     folder: PathBuf,
+    is_running: AtomicBool,
 }
 
-/// A command that runs as user `postgres` if we are root, who may not run a server.
-fn as_server(program: &Path) -> Command {
-    let root = fs::metadata("/proc/self").map(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0).unwrap_or(false);
-    let mut command = if root {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program);
-        command
-    } else {
-        Command::new(program)
-    };
-    // With a backtrace requested, every error would carry one in its DETAIL.
-    command.env_remove("RUST_BACKTRACE").stdout(Stdio::null()).stderr(Stdio::piped()).current_dir("/");
-    command
+/// pg_ctl's server keeps pipes open: its output goes to the log file alone.
+fn run(mut command: Command, log: &Path) {
+    let output = fs::OpenOptions::new().create(true).append(true).open(log).expect("the log can be written");
+    let errors = output.try_clone().expect("the log can be written");
+    let status = command.stdout(Stdio::from(output)).stderr(Stdio::from(errors)).status();
+    let succeeded = status.as_ref().is_ok_and(|status| status.success());
+    assert!(succeeded, "{command:?}: {status:?}\n{}", fs::read_to_string(log).unwrap_or_default());
 }
 
-fn run(mut command: Command) {
-    // pg_ctl's server keeps the pipe open: wait for the program itself, not for the pipe.
-    command.stderr(Stdio::null());
-    let status = command.status().expect("the server's programs run");
-    assert!(status.success(), "{command:?} failed: {status}");
+/// Whether a process runs; one that nobody has waited for yet does not.
+pub fn is_alive(pid: u32) -> bool {
+    stat(pid).is_some_and(|(state, _)| state != "Z" && state != "X")
 }
 
-fn own_folder(what: &str) -> PathBuf {
-    let folder = scratch(what);
-    let _ = Command::new("chown").arg("postgres").arg(&folder).stderr(Stdio::null()).status();
-    folder
+/// State and parent of a process. Its name, in parentheses before them, may contain anything.
+fn stat(pid: u32) -> Option<(String, u32)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = text.rsplit_once(") ")?.1.split(' ');
+    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").expect("/proc can be read");
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid| stat(pid).is_some_and(|(_, of)| of == parent)).collect()
 }
 
 impl<'a> Cluster<'a> {
     /// A fresh cluster with database `postgres`.
     pub fn start(install: &'a Install) -> Self {
-        let cluster = Self { install, folder: own_folder("cluster") };
+        Self::start_with(install, &[])
+    }
+
+    /// A fresh cluster; `settings` as in postgresql.conf, over ours.
+    pub fn start_with(install: &'a Install, settings: &[(&str, &str)]) -> Self {
+        let cluster = Self::new(install, "cluster");
         let mut initdb = as_server(&install.program("initdb"));
         initdb.args(["-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8", "-D"]);
         initdb.arg(cluster.data());
-        run(initdb);
+        run(initdb, &cluster.log_path());
+        let file = cluster.data().join("postgresql.conf");
+        let mut text = fs::read_to_string(&file).expect("initdb wrote its configuration");
+        for (name, value) in SETTINGS.iter().chain(settings) {
+            text.push_str(&format!("{name} = {value}\n"));
+        }
+        fs::write(&file, text).expect("the configuration can be written");
         cluster.start_again();
+        cluster.check_private();
         cluster
+    }
+
+    fn new(install: &'a Install, what: &str) -> Self {
+        Self { install, folder: scratch(what), is_running: AtomicBool::new(false) }
+    }
+
+    /// The server must have found its own folders, not the system's.
+    fn check_private(&self) {
+        let sql = "SELECT setting FROM pg_config WHERE name IN ('SHAREDIR', 'PKGLIBDIR')";
+        for row in self.connect().query(sql, &[]).expect("the server answers") {
+            let path: String = row.get(0);
+            assert!(Path::new(&path).starts_with(self.install.root()), "the server uses {path}, which is not its own");
+        }
     }
 
     fn data(&self) -> PathBuf {
         self.folder.join("data")
     }
 
+    fn log_path(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    fn control(&self, arguments: &[&str]) {
+        let mut command = as_server(&self.install.program("pg_ctl"));
+        command.args(["-w", "-t", "60", "-l"]).arg(self.log_path()).arg("-D").arg(self.data()).args(arguments);
+        run(command, &self.log_path());
+    }
+
     /// Starts a server that was stopped or killed.
     pub fn start_again(&self) {
-        let options = format!(
-            "-c listen_addresses='' -k {} -c wal_level=logical -c max_prepared_transactions=50 -c max_connections=100 \
-             -c fsync=off -c hot_standby_feedback=on -c max_standby_streaming_delay=-1",
-            self.folder.display()
-        );
-        let mut command = as_server(&self.install.program("pg_ctl"));
-        command.args(["-w", "-o", &options, "-l"]).arg(self.folder.join("log")).arg("-D").arg(self.data()).arg("start");
-        run(command);
+        give(&self.log_path());
+        self.control(&["-o", &format!("-k {} -p 5432", self.folder.display()), "start"]);
+        self.is_running.store(true, Ordering::Relaxed);
     }
 
     /// Stops it as an administrator would.
     pub fn stop(&self) {
-        let mut command = as_server(&self.install.program("pg_ctl"));
-        command.args(["-w", "-m", "fast", "-D"]).arg(self.data()).arg("stop");
-        run(command);
+        self.control(&["-m", "fast", "stop"]);
+        self.is_running.store(false, Ordering::Relaxed);
     }
 
-    /// SIGKILL to the postmaster, by its own pid; returns when its children are gone too.
+    /// The pid of the postmaster.
+    pub fn pid(&self) -> u32 {
+        let text = fs::read_to_string(self.data().join("postmaster.pid")).expect("the server runs");
+        text.lines().next().and_then(|line| line.parse().ok()).expect("the file begins with the pid")
+    }
+
+    /// SIGKILL to the postmaster, by its own pid; returns when it and its children are gone.
     pub fn kill_9(&self) {
-        let pid = fs::read_to_string(self.data().join("postmaster.pid")).expect("the server runs");
-        let pid = pid.lines().next().unwrap_or_default().to_owned();
-        let children = Command::new("ps").args(["-o", "pid=", "--ppid", &pid]).output().expect("ps runs");
-        run_kill(&pid);
-        for child in String::from_utf8_lossy(&children.stdout).split_whitespace() {
-            while Path::new("/proc").join(child).exists() {
-                sleep(Duration::from_millis(10));
-            }
+        let pid = self.pid();
+        let mut family = children(pid);
+        family.push(pid);
+        // The shell's own kill: a bare Debian has no other.
+        let status = Command::new("sh").args(["-c", "kill -9 \"$0\"", &pid.to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "the postmaster can be killed");
+        self.is_running.store(false, Ordering::Relaxed);
+        let start = Instant::now();
+        while family.iter().any(|&member| is_alive(member)) {
+            assert!(start.elapsed() < PATIENCE, "children outlive their postmaster {pid}");
+            sleep(Duration::from_millis(10));
+        }
+        // Where nobody waits for orphans the pid stays taken by a zombie, and would keep the server from starting.
+        for lock in ["data/postmaster.pid", ".s.PGSQL.5432.lock"] {
+            let _ = fs::remove_file(self.folder.join(lock));
         }
     }
 
-    /// A hot standby that streams from this server.
+    /// A hot standby that streams from this server, with the same settings.
     pub fn standby(&self) -> Self {
-        let standby = Self { install: self.install, folder: own_folder("standby") };
+        let standby = Self::new(self.install, "standby");
         let mut command = as_server(&self.install.program("pg_basebackup"));
-        command.args(["-U", "postgres", "-R", "-c", "fast", "-h"]).arg(&self.folder).arg("-D").arg(standby.data());
-        run(command);
+        command.args(["-U", "postgres", "-R", "-c", "fast", "-p", "5432", "-h"]);
+        command.arg(&self.folder).arg("-D").arg(standby.data());
+        run(command, &standby.log_path());
         standby.start_again();
         standby
     }
 
+    /// Waits until this standby has replayed what `primary` has written so far.
+    pub fn catch_up(&self, primary: &Cluster<'_>) {
+        let sql = "SELECT pg_current_wal_insert_lsn()::text";
+        let lsn: String = primary.connect().query_one(sql, &[]).expect("the primary answers").get(0);
+        let (mut client, start) = (self.connect(), Instant::now());
+        let sql = "SELECT coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, false)";
+        while !client.query_one(sql, &[&lsn]).expect("the standby answers").get::<_, bool>(0) {
+            assert!(start.elapsed() < PATIENCE, "the standby does not reach {lsn}");
+            sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Makes a standby a primary.
     pub fn promote(&self) {
-        let mut command = as_server(&self.install.program("pg_ctl"));
-        command.args(["-w", "-D"]).arg(self.data()).arg("promote");
-        run(command);
+        self.control(&["promote"]);
+    }
+
+    /// Where its socket is.
+    pub fn socket(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The installation that it runs from.
+    pub fn install(&self) -> &'a Install {
+        self.install
     }
 
     /// How to connect to a database as superuser.
     pub fn config(&self, database: &str) -> Config {
         let mut config = Config::new();
-        config.host_path(&self.folder).user("postgres").dbname(database);
+        config.host_path(&self.folder).port(5432).user("postgres").dbname(database);
         config
     }
 
-    /// A session.
+    /// A superuser's session in database `postgres`.
     pub fn connect(&self) -> Client {
-        self.config("postgres").connect(NoTls).expect("the server accepts connections")
+        self.connect_to("postgres")
+    }
+
+    /// A superuser's session in another database.
+    pub fn connect_to(&self, database: &str) -> Client {
+        self.config(database).connect(NoTls).expect("the server accepts connections")
     }
 
     /// The server's log.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+        fs::read_to_string(self.log_path()).unwrap_or_default()
     }
-}
-
-fn run_kill(pid: &str) {
-    let mut kill = Command::new("kill");
-    kill.args(["-9", pid]);
-    run(kill);
 }
 
 impl Drop for Cluster<'_> {
     fn drop(&mut self) {
-        if self.data().join("postmaster.pid").exists() {
+        // No assertion here: a test may be failing already.
+        if *self.is_running.get_mut() {
             let mut command = as_server(&self.install.program("pg_ctl"));
-            command.args(["-w", "-m", "immediate", "-D"]).arg(self.data()).arg("stop").stderr(Stdio::null());
-            let _ = command.status();
+            command.args(["-w", "-m", "immediate", "-D"]).arg(self.data()).arg("stop");
+            let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
         }
         let _ = fs::remove_dir_all(&self.folder);
     }

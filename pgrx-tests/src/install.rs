@@ -5,36 +5,90 @@
 //! rights on the system's nor change it.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, id};
+use std::process::{Command, Stdio, id};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-static COUNT: AtomicU32 = AtomicU32::new(0);
+/// The programs that tests run; links would lead the server back to the system's folders.
+const PROGRAMS: [&str; 5] = ["postgres", "initdb", "pg_ctl", "pg_basebackup", "psql"];
 
-/// A new folder under the system's temporary one, readable by the server's user.
-pub(crate) fn scratch(what: &str) -> PathBuf {
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let path = std::env::temp_dir().join(format!("syncline-{}-{count}-{what}", id()));
-    let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).expect("a temporary folder can be made");
-    path
-}
+/// What would turn a server or client of ours to somebody else's; and with a backtrace requested, every
+/// error would carry one in its DETAIL.
+const FOREIGN_ENVIRONMENT: [&str; 9] =
+    ["RUST_BACKTRACE", "PGDATA", "PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGOPTIONS", "PGSERVICE", "PGTZ"];
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// The installation; its folder is removed with it.
 pub struct Install {
     root: PathBuf,
     bin: PathBuf,
+    pgxs: PathBuf,
+}
+
+/// A new folder under the system's temporary one that belongs to the user whom servers run as.
+pub(crate) fn scratch(what: &str) -> PathBuf {
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("syncline-{}-{count}-{what}", id()));
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).expect("a temporary folder can be made");
+    give(&path);
+    path
+}
+
+/// Hands a folder and all in it to the user whom servers run as.
+pub(crate) fn give(path: &Path) {
+    if is_root() {
+        let status = Command::new("chown").args(["-R", "postgres:postgres"]).arg(path).status();
+        assert!(status.is_ok_and(|status| status.success()), "user postgres exists");
+    }
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+/// A command that runs as user `postgres` if we are root, who may not run a server.
+pub(crate) fn as_server(program: &Path) -> Command {
+    let mut command = if is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    for name in FOREIGN_ENVIRONMENT {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).current_dir("/");
+    command
+}
+
+/// The folder of the repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository")
 }
 
 fn ask(option: &str) -> PathBuf {
     let pg_config = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".to_owned());
-    let output = Command::new(&pg_config).arg(option).output().expect("pg_config runs; set PG_CONFIG otherwise");
+    let output = Command::new(&pg_config).arg(option).output();
+    let output = output.unwrap_or_else(|error| panic!("{pg_config} does not run: {error}; set PG_CONFIG"));
     PathBuf::from(String::from_utf8(output.stdout).expect("paths are UTF-8").trim())
 }
 
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository").to_path_buf()
+fn link_all(from: &Path, to: &Path, but: &[&str]) {
+    fs::create_dir_all(to).expect("a folder can be made");
+    for entry in fs::read_dir(from).expect("the installation can be read") {
+        let entry = entry.expect("the installation can be read");
+        if !but.iter().any(|name| entry.file_name() == *name) {
+            symlink(entry.path(), to.join(entry.file_name())).expect("a link can be made");
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::copy(from, to).unwrap_or_else(|error| panic!("cannot copy {}: {error}", from.display()));
 }
 
 impl Default for Install {
@@ -47,42 +101,49 @@ impl Install {
     /// Copies the installation of `PG_CONFIG` and adds the library of `SYNCLINE_LIBRARY`
     /// (the release build, if that is not set).
     pub fn new() -> Self {
-        let repository = repository();
         let library = std::env::var("SYNCLINE_LIBRARY").unwrap_or("target/release/libsyncline.so".to_owned());
-        let library = repository.join(library);
+        let library = repository().join(library);
         assert!(library.exists(), "{} does not exist: run make build first", library.display());
         let root = scratch("install");
         let inside = |path: &Path| root.join(path.strip_prefix("/").expect("pg_config gives absolute paths"));
         let (bin, lib, share) = (ask("--bindir"), ask("--pkglibdir"), ask("--sharedir"));
-        let own_bin = inside(&bin);
-        fs::create_dir_all(&own_bin).unwrap();
-        for name in ["postgres", "initdb", "pg_ctl", "pg_basebackup"] {
-            fs::copy(bin.join(name), own_bin.join(name)).expect("the server's programs can be copied");
+        let install = Self { bin: inside(&bin), pgxs: ask("--pgxs"), root: root.clone() };
+        fs::create_dir_all(&install.bin).expect("a folder can be made");
+        for name in PROGRAMS {
+            copy(&bin.join(name), &install.bin.join(name));
         }
         link_all(&lib, &inside(&lib), &["syncline.so"]);
         link_all(&share, &inside(&share), &["extension"]);
         let extension = share.join("extension");
         let own = inside(&extension);
         link_all(&extension, &own, &["syncline.control", "syncline--0.1.0.sql"]);
-        fs::copy(library, inside(&lib).join("syncline.so")).unwrap();
-        fs::copy(repository.join("syncline.control"), own.join("syncline.control")).unwrap();
-        fs::copy(repository.join("sql/syncline.sql"), own.join("syncline--0.1.0.sql")).unwrap();
-        Self { root, bin: own_bin }
+        copy(&library, &inside(&lib).join("syncline.so"));
+        copy(&repository().join("syncline.control"), &own.join("syncline.control"));
+        copy(&repository().join("sql/syncline.sql"), &own.join("syncline--0.1.0.sql"));
+        give(&root);
+        install
     }
 
     /// One of its programs.
     pub fn program(&self, name: &str) -> PathBuf {
         self.bin.join(name)
     }
-}
 
-fn link_all(from: &Path, to: &Path, but: &[&str]) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).expect("the installation can be read") {
-        let entry = entry.unwrap();
-        if !but.iter().any(|name| entry.file_name() == *name) {
-            symlink(entry.path(), to.join(entry.file_name())).unwrap();
-        }
+    /// The folder of its programs.
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
+    /// Its folder: every path of a server that runs from it begins with this.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A test driver that ships with the server's headers, say `regress/pg_regress`.
+    pub fn driver(&self, name: &str) -> PathBuf {
+        let makefiles = self.pgxs.parent().expect("pgxs.mk lies in a folder");
+        let driver = makefiles.join("../../src/test").join(name);
+        driver.canonicalize().unwrap_or_else(|_| panic!("{} does not exist: run make setup", driver.display()))
     }
 }
 

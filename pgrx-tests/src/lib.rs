@@ -1,9 +1,11 @@
-//! Throw-away clusters on a private copy of the PostgreSQL installation, and the oracle that runs on them.
+//! Throw-away clusters on a private copy of the PostgreSQL installation, and what runs on them: golden
+//! files and the oracle.
 
 mod cluster;
+pub mod golden;
 mod install;
 pub mod oracle;
 pub mod rng;
 
-pub use cluster::Cluster;
-pub use install::Install;
+pub use cluster::{Cluster, is_alive};
+pub use install::{Install, repository};

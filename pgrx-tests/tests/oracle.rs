@@ -1,4 +1,5 @@
-//! One minute (or `ORACLE_SECONDS`) of writers and clients: not one pull may differ from the truth.
+//! `ORACLE_SECONDS` of writers and clients: not one pull may differ from the truth. `ORACLE_SEED` chooses
+//! shapes and statements; how the threads interleave differs from run to run.
 
 use std::time::Duration;
 
@@ -10,11 +11,11 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[test]
 fn every_pull_equals_the_truth_of_its_snapshot() {
-    let (seconds, seed) = (number("ORACLE_SECONDS", 20), number("ORACLE_SEED", 1));
-    let report = oracle::run(&Install::new(), seed, Duration::from_secs(seconds), None).unwrap();
+    let (seconds, seed) = (number("ORACLE_SECONDS", 60), number("ORACLE_SEED", 1));
+    let mutant = std::env::var("ORACLE_MUTANT").ok();
+    let report = oracle::run(&Install::new(), seed, Duration::from_secs(seconds), mutant.as_deref());
+    let report = report.unwrap_or_else(|violation| panic!("{violation}"));
     println!("{report:?}");
-    assert!(
-        report.pulls > 200 && report.deletes > 0 && report.standby > 0 && report.writes > 100,
-        "the run did its work"
-    );
+    assert!(report.pulls >= 200, "fewer than 200 pulls show nothing");
+    assert!(report.deletes > 0 && report.upserts > 0 && report.standby > 0, "the run did its work");
 }

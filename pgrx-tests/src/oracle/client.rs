@@ -1,0 +1,194 @@
+//! A client: pulls, applies, and compares its copy with the truth.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
+use std::time::Duration;
+
+use postgres::{Client, Error, Row};
+use syncline_delta::digest::Digest;
+
+use super::shape::Followed;
+use super::{Count, Shared};
+use crate::Cluster;
+use crate::rng::Rng;
+
+/// Value by relation and key.
+type Copy = BTreeMap<(String, String), String>;
+
+/// How many states of the past are kept for replay.
+const PAST: usize = 40;
+
+const PULL: &str = "SELECT op, relation, key::text, value::text, cursor FROM sync_changes($1::text, $2::text::jsonb)";
+
+/// What a pull may answer instead of a delta: try again; a deadlock with DDL.
+const RETRY: [&str; 2] = ["40001", "40P01"];
+
+/// On a standby also: cancelled, since what it reads must go.
+const RETRY_ON_STANDBY: [&str; 4] = ["40001", "40P01", "57014", "55P03"];
+
+/// What a client holds.
+#[derive(Clone, Default)]
+struct Held {
+    copy: Copy,
+    cursor: Option<String>,
+}
+
+/// Rows of a delta, and rows of the truth in the same snapshot.
+struct Pulled {
+    delta: Vec<Row>,
+    truth: Vec<Row>,
+}
+
+/// Pulls until the run ends, now from the primary, now from the standby, with one cursor.
+pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut rng: Rng) {
+    let mut sessions = [primary.connect(), standby.connect()];
+    let mut followed = Followed::new(&mut rng);
+    let mut held = Held::default();
+    let mut past: Vec<Held> = Vec::new();
+    while shared.is_running() {
+        if rng.one_in(60) {
+            followed = Followed::new(&mut rng);
+            past.clear();
+            // The cursor of another shape is part of the test: it must reset.
+            if rng.one_in(2) {
+                held = Held::default();
+            }
+        }
+        if rng.one_in(5) && !past.is_empty() {
+            held = rng.pick(&past).clone();
+            shared.count(Count::Replays);
+        }
+        let (server, together, digest) = (usize::from(rng.one_in(3)), rng.one_in(2), rng.one_in(3));
+        let pulled = if together {
+            pull_with_truth(&mut sessions[server], &followed, &held, digest)
+        } else {
+            pull_in_snapshot(&mut sessions[server], &followed, &held, digest, &mut rng)
+        };
+        match pulled {
+            Ok(pulled) => {
+                let before = held.clone();
+                if let Err(difference) = take(shared, &mut held, &pulled) {
+                    let delta: Vec<_> = pulled.delta.iter().map(|row| [0, 1, 2, 3, 4].map(|i| text(row, i))).collect();
+                    return shared.fail(format!(
+                        "on the {}, truth {}: shape {}\n{difference}\nsince {:?}\nbefore {:?}\ndelta {delta:?}",
+                        ["primary", "standby"][server],
+                        if together { "in the statement that pulls" } else { "in its transaction" },
+                        followed.shape,
+                        before.cursor,
+                        before.copy
+                    ));
+                }
+                shared.count(Count::Pulls);
+                if server == 1 {
+                    shared.count(Count::Standby);
+                }
+                past.push(held.clone());
+                if past.len() > PAST {
+                    past.remove(0);
+                }
+            }
+            Err(error) => {
+                let _ = sessions[server].batch_execute("ROLLBACK");
+                let tolerated: &[&str] = if server == 0 { &RETRY } else { &RETRY_ON_STANDBY };
+                if error.code().is_none_or(|code| !tolerated.contains(&code.code())) {
+                    return shared.fail(format!("shape {}: {error:?}", followed.shape));
+                }
+                shared.count(Count::Retries);
+            }
+        }
+    }
+}
+
+fn pull_with_truth(client: &mut Client, followed: &Followed, held: &Held, digest: bool) -> Result<Pulled, Error> {
+    let sql = format!("{PULL} UNION ALL {}", followed.truth(digest));
+    let rows = client.query(&sql, &[&held.cursor, &followed.shape])?;
+    let (truth, delta) = rows.into_iter().partition(|row| matches!(text(row, 0).as_str(), "truth" | "digest"));
+    Ok(Pulled { delta, truth })
+}
+
+fn pull_in_snapshot(
+    client: &mut Client,
+    followed: &Followed,
+    held: &Held,
+    digest: bool,
+    rng: &mut Rng,
+) -> Result<Pulled, Error> {
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")?;
+    if rng.one_in(3) {
+        thread::sleep(Duration::from_millis(u64::from(rng.below(40))));
+    }
+    let delta = client.query(PULL, &[&held.cursor, &followed.shape])?;
+    let truth = client.query(&followed.truth(digest), &[])?;
+    client.batch_execute("COMMIT")?;
+    Ok(Pulled { delta, truth })
+}
+
+fn text(row: &Row, column: usize) -> String {
+    row.get::<_, Option<String>>(column).unwrap_or_default()
+}
+
+/// Takes a delta as any client does, and compares.
+fn take(shared: &Shared, held: &mut Held, pulled: &Pulled) -> Result<(), String> {
+    let (mut stage, mut upserts, mut seen) = (0, Vec::new(), BTreeSet::new());
+    for row in &pulled.delta {
+        let op = text(row, 0);
+        let rank = match op.as_str() {
+            "reset" => 0,
+            "delete" => 1,
+            "upsert" => 2,
+            "commit" => 3,
+            _ => return Err(format!("unknown op {op}")),
+        };
+        if rank < stage || stage == 3 {
+            return Err(format!("{op} out of order"));
+        }
+        stage = rank;
+        let key = (text(row, 1), text(row, 2));
+        if matches!(rank, 1 | 2) && !seen.insert(key.clone()) {
+            return Err(format!("two ops for {key:?}"));
+        }
+        match rank {
+            0 => {
+                shared.count(Count::Resets);
+                held.copy.clear();
+            }
+            1 => {
+                shared.count(Count::Deletes);
+                held.copy.remove(&key);
+            }
+            2 => {
+                shared.count(Count::Upserts);
+                held.copy.remove(&key);
+                upserts.push((key, text(row, 3)));
+            }
+            _ => held.cursor = Some(text(row, 4)),
+        }
+    }
+    if stage != 3 {
+        // Nothing at all is a delta too: nothing changed, and the cursor stays.
+        if !pulled.delta.is_empty() {
+            return Err("no commit".to_owned());
+        }
+    }
+    held.copy.extend(upserts);
+    difference(&held.copy, &pulled.truth).map_or(Ok(()), Err)
+}
+
+fn difference(copy: &Copy, truth: &[Row]) -> Option<String> {
+    let held: BTreeSet<(String, String)> =
+        copy.iter().map(|((relation, _), value)| (relation.clone(), value.clone())).collect();
+    let (digests, rows): (Vec<&Row>, Vec<&Row>) = truth.iter().partition(|row| text(row, 0) == "digest");
+    let rows: BTreeSet<(String, String)> = rows.into_iter().map(|row| (text(row, 1), text(row, 3))).collect();
+    // Every value contains its key: as many rows as values, or one row is held under two keys.
+    if held != rows || copy.len() != rows.len() {
+        let (ghosts, lost): (Vec<_>, Vec<_>) = (held.difference(&rows).collect(), rows.difference(&held).collect());
+        return Some(format!("held, but not true: {ghosts:?}\ntrue, but not held: {lost:?}\ntruth {rows:?}"));
+    }
+    let mut digest = Digest::default();
+    for ((relation, key), value) in copy {
+        digest.add(relation, key.as_bytes(), value.as_bytes());
+    }
+    let own = (digest.rows.to_string(), digest.hex());
+    let other = digests.first().map(|row| (text(row, 1), text(row, 2)));
+    other.filter(|other| *other != own).map(|other| format!("sync_digest says {other:?}, the copy is {own:?}"))
+}

@@ -1,0 +1,76 @@
+//! Shapes to follow, and the truth about them in hand-written SQL.
+
+use crate::rng::Rng;
+
+/// A shape and what it means.
+pub struct Followed {
+    /// As `sync_changes` takes it.
+    pub shape: String,
+    /// Relation, and a query of exactly the chosen columns.
+    truth: Vec<(&'static str, String)>,
+}
+
+/// Filters of `issues` as a shape says them and as we would; `$1` is the shape's parameter.
+const ISSUES: [(&str, &str); 9] = [
+    ("project_id = $1", "project_id = {p}"),
+    ("state IN ('open', 'todo')", "state = 'open' OR state = 'todo'"),
+    ("project_id <> 2 AND NOT state = 'done'", "project_id <> 2 AND state <> 'done'"),
+    ("state IS NULL OR project_id > $1", "state IS NULL OR project_id > {p}"),
+    ("id BETWEEN 5 AND 25", "id >= 5 AND id <= 25"),
+    ("state LIKE 'o%' OR state IS DISTINCT FROM 'open'", "true"),
+    ("project_id = $1 AND state NOT IN ('done')", "project_id = {p} AND state <> 'done'"),
+    ("NOT (project_id = $1 OR state = 'open')", "project_id <> {p} AND state <> 'open'"),
+    ("TRUE", "true"),
+];
+
+/// The same for `items`.
+const ITEMS: [(&str, &str); 5] = [
+    ("state = 'open'", "state = 'open'"),
+    ("region = $1", "region = {p}"),
+    ("NOT state = 'todo'", "state <> 'todo'"),
+    ("region <> 1 OR state IS NULL", "region <> 1 OR state IS NULL"),
+    ("TRUE", "true"),
+];
+
+/// Columns as a shape lists them, and what that means: the key always belongs to it.
+const COLUMNS: [(&str, &str); 4] = [
+    (r#"["id", "project_id", "state", "title"]"#, "id, project_id, state, title"),
+    (r#"["title", "state"]"#, "id, state, title"),
+    (r#"["title"]"#, "id, title"),
+    (r#"["id"]"#, "id"),
+];
+
+impl Followed {
+    /// A shape of one table or both.
+    pub fn new(rng: &mut Rng) -> Self {
+        let (mut tables, mut truth) = (Vec::new(), Vec::new());
+        let parameter = rng.below(4);
+        let bind = |sql: &str| sql.replace("{p}", &parameter.to_string());
+        let which = rng.below(3);
+        if which != 1 {
+            let ((filter, meaning), (columns, list)) = (*rng.pick(&ISSUES), *rng.pick(&COLUMNS));
+            tables.push(format!(r#""issues": {{"columns": {columns}, "where": "{filter}"}}"#));
+            truth.push(("issues", format!("SELECT {list} FROM issues WHERE {}", bind(meaning))));
+        }
+        if which != 0 {
+            let (filter, meaning) = *rng.pick(&ITEMS);
+            tables.push(format!(r#""items": {{"where": "{filter}"}}"#));
+            truth.push(("items", format!("SELECT id, region, state, note FROM items WHERE {}", bind(meaning))));
+        }
+        Self { shape: format!(r#"{{"params": [{parameter}], "tables": {{{}}}}}"#, tables.join(", ")), truth }
+    }
+
+    /// Rows (`truth`, relation, NULL, value, NULL), in one line with what `sync_changes` returns; with
+    /// `digest` also what `sync_digest` says: (`digest`, count, hash, NULL, NULL).
+    pub fn truth(&self, digest: bool) -> String {
+        let rows = |(name, sql): &(&str, String)| {
+            format!("SELECT 'truth', '{name}', NULL, to_jsonb(x)::text, NULL FROM ({sql}) x")
+        };
+        let mut parts: Vec<String> = self.truth.iter().map(rows).collect();
+        if digest {
+            let shape = self.shape.replace('\'', "''");
+            parts.push(format!("SELECT 'digest', d.rows::text, d.hash, NULL, NULL FROM sync_digest('{shape}') d"));
+        }
+        parts.join(" UNION ALL ")
+    }
+}

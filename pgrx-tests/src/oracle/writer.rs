@@ -1,0 +1,89 @@
+//! A writer: transactions of a few statements on few keys, ended in every way there is.
+
+use std::thread;
+use std::time::Duration;
+
+use super::{Count, Shared};
+use crate::Cluster;
+use crate::rng::Rng;
+
+/// Writes until the run ends. What fails (conflicts, deadlocks, unique keys) is rolled back: the users' everyday.
+pub fn write(shared: &Shared, primary: &Cluster<'_>, mut rng: Rng, actor: u64) {
+    let mut client = primary.connect();
+    client.batch_execute("SET lock_timeout = '300 ms'").expect("the server answers");
+    let mut number = 0;
+    while shared.is_running() {
+        number += 1;
+        let level = rng.pick(&["READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]);
+        let mut written = client.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}"));
+        for _ in 0..=rng.below(4) {
+            // One message each: a READ COMMITTED transaction sees others' commits in between.
+            written = written.and_then(|()| client.batch_execute(&statement(&mut rng)));
+        }
+        if rng.one_in(6) {
+            let longest = if rng.one_in(10) { 700 } else { 30 };
+            thread::sleep(Duration::from_millis(u64::from(rng.below(longest))));
+        }
+        let ended = if written.is_err() {
+            client.batch_execute("ROLLBACK")
+        } else if rng.one_in(8) {
+            let name = format!("w{actor}_{number}");
+            let prepared = client.batch_execute(&format!("PREPARE TRANSACTION '{name}'"));
+            thread::sleep(Duration::from_millis(u64::from(rng.below(60))));
+            let verb = if rng.one_in(4) { "ROLLBACK" } else { "COMMIT" };
+            prepared.and_then(|()| client.batch_execute(&format!("{verb} PREPARED '{name}'")))
+        } else {
+            client.batch_execute(if rng.one_in(7) { "ROLLBACK" } else { "COMMIT" })
+        };
+        match ended {
+            Ok(()) if written.is_ok() => shared.count(Count::Writes),
+            Err(error) if client.is_closed() => return shared.fail(format!("a writer lost its session: {error:?}")),
+            _ => {}
+        }
+    }
+}
+
+fn statement(rng: &mut Rng) -> String {
+    let (id, other) = (rng.below(40), rng.below(40));
+    let state = rng.pick(&["'open'", "'todo'", "'done'", "NULL"]);
+    let (item, region, project) = (rng.below(20), rng.below(3), rng.below(4));
+    match rng.below(1000) {
+        0..=129 => format!("INSERT INTO issues VALUES ({id}, {project}, {state}, 'new') ON CONFLICT DO NOTHING"),
+        130..=139 => format!("INSERT INTO issues VALUES ({id}, {project}, {state}, 'new')"),
+        140..=239 => format!("UPDATE issues SET title = 't{other}' WHERE id = {id}"),
+        240..=349 => format!("UPDATE issues SET project_id = {project} WHERE id = {id}"),
+        350..=429 => format!("UPDATE issues SET state = {state} WHERE id BETWEEN {id} AND {id} + 3"),
+        430..=519 => format!("DELETE FROM issues WHERE id = {id}"),
+        520..=589 => format!("UPDATE issues SET id = {other} WHERE id = {id}"),
+        590..=609 => format!("UPDATE issues SET id = {other}, state = {state} WHERE id = {id}"),
+        610..=659 => {
+            format!("DELETE FROM issues WHERE id = {id}; INSERT INTO issues VALUES ({id}, {project}, {state}, 're')")
+        }
+        660..=689 => format!(
+            "SAVEPOINT s; UPDATE issues SET project_id = {project} WHERE id = {id}; ROLLBACK TO s; \
+             UPDATE issues SET state = {state} WHERE id = {id}"
+        ),
+        690..=719 => format!(
+            "SAVEPOINT s; DELETE FROM issues WHERE id = {id}; SAVEPOINT u; \
+             INSERT INTO issues VALUES ({other}, {project}, {state}, 'sub') ON CONFLICT DO NOTHING; \
+             {}; RELEASE s",
+            rng.pick(&["ROLLBACK TO u", "RELEASE u"])
+        ),
+        720..=759 => format!(
+            "INSERT INTO issues VALUES ({id}, {project}, {state}, 'up') \
+             ON CONFLICT (id) DO UPDATE SET project_id = excluded.project_id, title = 'up'"
+        ),
+        760..=829 => format!("INSERT INTO items VALUES ({item}, {region}, {state}, 'n') ON CONFLICT DO NOTHING"),
+        830..=889 => format!("UPDATE items SET state = {state}, region = {region} WHERE id = {item}"),
+        890..=939 => format!("DELETE FROM items WHERE id = {item} AND region = {region}"),
+        940..=984 => format!("UPDATE items SET note = 'm{other}' WHERE id = {item}"),
+        985..=986 => {
+            (*rng.pick(&["TRUNCATE issues", "TRUNCATE items_1", "TRUNCATE items_2a", "TRUNCATE items"])).into()
+        }
+        // Outside every shape's list of columns; a table holds 1,600.
+        987 if rng.one_in(2) => {
+            format!("ALTER TABLE issues ADD COLUMN c{} int DEFAULT {other}", rng.below(500))
+        }
+        _ => "SELECT count(*) FROM issues".to_owned(),
+    }
+}
