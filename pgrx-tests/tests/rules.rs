@@ -1,6 +1,5 @@
 //! Rules that random runs cannot be trusted to reach, each with the smallest history that needs it.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use postgres::{Client, SimpleQueryMessage};
@@ -8,14 +7,9 @@ use syncline_tests::{Cluster, Install};
 
 const SHAPE: &str = r#"{"tables":{"t":{"where":"f = 1"}}}"#;
 
-fn install() -> &'static Install {
-    static INSTALL: OnceLock<Install> = OnceLock::new();
-    INSTALL.get_or_init(Install::new)
-}
-
-/// A cluster with one tracked table; tests of one process share the installation, which outlives them.
-fn tracked() -> (Cluster<'static>, Client) {
-    let cluster = Cluster::start(install());
+/// A cluster with one tracked table.
+fn tracked(install: &Install) -> (Cluster<'_>, Client) {
+    let cluster = Cluster::start(install);
     let mut client = cluster.connect();
     client
         .batch_execute(
@@ -45,7 +39,8 @@ fn state(error: &postgres::Error) -> String {
 
 #[test]
 fn readme_statements_run() {
-    let cluster = Cluster::start(install());
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
     let mut client = cluster.connect();
     let readme = include_str!("../../README.md");
     let (mut statements, mut cursor) = (0, String::new());
@@ -65,7 +60,8 @@ fn readme_statements_run() {
 
 #[test]
 fn old_snapshot_cannot_answer_a_newer_cursor() {
-    let (cluster, mut new) = tracked();
+    let install = Install::new();
+    let (cluster, mut new) = tracked(&install);
     let mut old = cluster.connect();
     old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").unwrap();
     new.batch_execute("UPDATE t SET n = 1 WHERE id = 1").unwrap();
@@ -75,7 +71,8 @@ fn old_snapshot_cannot_answer_a_newer_cursor() {
 
 #[test]
 fn truncate_under_an_old_snapshot_is_a_retry_and_then_a_reset() {
-    let (cluster, mut new) = tracked();
+    let install = Install::new();
+    let (cluster, mut new) = tracked(&install);
     let (_, cursor) = pull(&mut new, None).unwrap();
     let mut old = cluster.connect();
     old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").unwrap();
@@ -87,14 +84,16 @@ fn truncate_under_an_old_snapshot_is_a_retry_and_then_a_reset() {
 
 #[test]
 fn writer_cannot_pull_in_its_transaction() {
-    let (_cluster, mut client) = tracked();
+    let install = Install::new();
+    let (_cluster, mut client) = tracked(&install);
     client.batch_execute("BEGIN; UPDATE t SET n = 1").unwrap();
     assert_eq!(state(&pull(&mut client, None).unwrap_err()), "25001");
 }
 
 #[test]
 fn pruned_history_resets_and_kept_history_does_not() {
-    let (_cluster, mut client) = tracked();
+    let install = Install::new();
+    let (_cluster, mut client) = tracked(&install);
     let (_, cursor) = pull(&mut client, None).unwrap();
     client
         .batch_execute("SELECT sync_prune('1 hour'); DELETE FROM t WHERE id = 1; SELECT sync_prune('1 hour')")
@@ -106,7 +105,8 @@ fn pruned_history_resets_and_kept_history_does_not() {
 
 #[test]
 fn statement_inside_an_after_trigger_does_not_hide_what_the_row_was() {
-    let (_cluster, mut client) = tracked();
+    let install = Install::new();
+    let (_cluster, mut client) = tracked(&install);
     client
         .batch_execute(
             "CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
@@ -123,7 +123,8 @@ fn statement_inside_an_after_trigger_does_not_hide_what_the_row_was() {
 
 #[test]
 fn key_that_was_never_committed_is_never_sent() {
-    let (_cluster, mut client) = tracked();
+    let install = Install::new();
+    let (_cluster, mut client) = tracked(&install);
     let (_, cursor) = pull(&mut client, None).unwrap();
     client
         .batch_execute("BEGIN; INSERT INTO t VALUES (70, 1); UPDATE t SET n = 1 WHERE id = 70; DELETE FROM t WHERE id = 70; COMMIT")
@@ -133,7 +134,8 @@ fn key_that_was_never_committed_is_never_sent() {
 
 #[test]
 fn disabled_trigger_stops_pulls_and_resets_afterwards() {
-    let (_cluster, mut client) = tracked();
+    let install = Install::new();
+    let (_cluster, mut client) = tracked(&install);
     let (_, cursor) = pull(&mut client, None).unwrap();
     client.batch_execute("ALTER TABLE t DISABLE TRIGGER syncline_log").unwrap();
     assert_eq!(state(&pull(&mut client, Some(&cursor)).unwrap_err()), "55000");
@@ -143,7 +145,8 @@ fn disabled_trigger_stops_pulls_and_resets_afterwards() {
 
 #[test]
 fn harmless_alterations_reset_nobody() {
-    let (_cluster, mut client) = tracked();
+    let install = Install::new();
+    let (_cluster, mut client) = tracked(&install);
     let sql = "SELECT op, value->>'reason', cursor FROM sync_changes($1, '{\"tables\":{\"t\":{\"columns\":[\"n\"]}}}')";
     let first = client.query(sql, &[&None::<String>]).unwrap();
     let cursor: Option<String> = first.last().unwrap().get(2);
@@ -158,7 +161,8 @@ fn harmless_alterations_reset_nobody() {
 
 #[test]
 fn pull_right_after_a_segment_switch_on_an_idle_server_answers() {
-    let (_cluster, mut client) = tracked();
+    let install = Install::new();
+    let (_cluster, mut client) = tracked(&install);
     for _ in 0..3 {
         client.batch_execute("SELECT pg_switch_wal()").unwrap();
         pull(&mut client, None).unwrap();
@@ -167,7 +171,8 @@ fn pull_right_after_a_segment_switch_on_an_idle_server_answers() {
 
 #[test]
 fn id_forgotten_in_a_crash_is_not_taken_for_seen() {
-    let (cluster, mut client) = tracked();
+    let install = Install::new();
+    let (cluster, mut client) = tracked(&install);
     client.batch_execute("SET synchronous_commit = off").unwrap();
     let (_, mut cursor) = pull(&mut client, None).unwrap();
     for round in 0..3 {
@@ -188,7 +193,8 @@ fn id_forgotten_in_a_crash_is_not_taken_for_seen() {
 
 #[test]
 fn wait_holds_no_snapshot_and_returns_on_a_change() {
-    let (cluster, mut client) = tracked();
+    let install = Install::new();
+    let (cluster, mut client) = tracked(&install);
     let (_, cursor) = pull(&mut client, None).unwrap();
     let mut waiter = cluster.connect();
     let waiting = std::thread::spawn(move || {
@@ -216,7 +222,8 @@ fn wait_holds_no_snapshot_and_returns_on_a_change() {
 
 #[test]
 fn promoted_standby_accepts_cursors_from_before() {
-    let (primary, mut client) = tracked();
+    let install = Install::new();
+    let (primary, mut client) = tracked(&install);
     let standby = primary.standby();
     let (_, cursor) = pull(&mut client, None).unwrap();
     client.batch_execute("DELETE FROM t WHERE id = 1").unwrap();
@@ -227,7 +234,8 @@ fn promoted_standby_accepts_cursors_from_before() {
 
 #[test]
 fn plain_owner_of_a_database_creates_and_uses_the_extension() {
-    let cluster = Cluster::start(install());
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
     let mut admin = cluster.connect();
     admin.batch_execute("CREATE ROLE owner LOGIN").unwrap();
     admin.batch_execute("CREATE DATABASE own OWNER owner").unwrap();
@@ -244,7 +252,8 @@ fn plain_owner_of_a_database_creates_and_uses_the_extension() {
 
 #[test]
 fn role_without_select_on_a_column_is_told_so() {
-    let (cluster, mut client) = tracked();
+    let install = Install::new();
+    let (cluster, mut client) = tracked(&install);
     client.batch_execute("CREATE ROLE reader LOGIN; GRANT SELECT (id, f, _sync_version) ON t TO reader").unwrap();
     let mut config = cluster.config("postgres");
     let mut reader = config.user("reader").connect(postgres::NoTls).unwrap();
