@@ -159,9 +159,10 @@ impl<'a> Cluster<'a> {
         standby
     }
 
-    /// Waits until this standby has replayed what `primary` has written so far.
+    /// Waits until this standby has replayed what `primary` has committed so far.
     pub fn catch_up(&self, primary: &Cluster<'_>) {
-        let sql = "SELECT pg_current_wal_insert_lsn()::text";
+        // Flushed, not inserted: on an idle server nobody flushes the rest, and at a page's end it is not even there.
+        let sql = "SELECT pg_current_wal_flush_lsn()::text";
         let lsn: String = primary.connect().query_one(sql, &[]).expect("the primary answers").get(0);
         let (mut client, start) = (self.connect(), Instant::now());
         let sql = "SELECT coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, false)";

@@ -57,7 +57,10 @@ impl Followed {
             tables.push(format!(r#""items": {{"where": "{filter}"}}"#));
             truth.push(("items", format!("SELECT id, region, state, note FROM items WHERE {}", bind(meaning))));
         }
-        Self { shape: format!(r#"{{"params": [{parameter}], "tables": {{{}}}}}"#, tables.join(", ")), truth }
+        let tables = tables.join(", ");
+        // A parameter that no filter uses is refused.
+        let params = if tables.contains("$1") { format!("[{parameter}]") } else { "[]".to_owned() };
+        Self { shape: format!(r#"{{"params": {params}, "tables": {{{tables}}}}}"#), truth }
     }
 
     /// Rows (`truth`, relation, NULL, value, NULL), in one line with what `sync_changes` returns; with
