@@ -51,6 +51,10 @@ test: build ## runs all tests, SECONDS=… of oracle among them
 	done
 	@$(MAKE) --no-print-directory oracle oracle-mutants
 
+demo: build ## follows this machine's package index while it changes and the server is killed
+	@echo "== demo"
+	@cargo run --release -q -p syncline-tests --bin demo
+
 oracle: build ## runs the oracle for SECONDS=… with SEED=…
 	@echo "== oracle: $(SECONDS) s, seed $(SEED)"
 	ORACLE_SECONDS=$(SECONDS) ORACLE_SEED=$(SEED) cargo test --release -p syncline-tests --test oracle -- --nocapture
@@ -71,4 +75,4 @@ lint: setup ## checks format and lints
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help setup build install test oracle oracle-mutants fmt lint clean
+.PHONY: help setup build install demo test oracle oracle-mutants fmt lint clean
