@@ -55,6 +55,10 @@ demo: build ## follows this machine's package index while it changes and the ser
 	@echo "== demo"
 	@cargo run --release -q -p syncline-tests --bin demo
 
+bench: build ## measures pulls against peers; QUICK=1 with a tenth of the rows
+	@echo "== bench"
+	@cargo run --release -q -p syncline-tests --bin bench
+
 oracle: build ## runs the oracle for SECONDS=… with SEED=…
 	@echo "== oracle: $(SECONDS) s, seed $(SEED)"
 	ORACLE_SECONDS=$(SECONDS) ORACLE_SEED=$(SEED) cargo test --release -p syncline-tests --test oracle -- --nocapture
@@ -75,4 +79,4 @@ lint: setup ## checks format and lints
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help setup build install demo test oracle oracle-mutants fmt lint clean
+.PHONY: help setup build install demo test bench oracle oracle-mutants fmt lint clean

@@ -16,7 +16,7 @@ use crate::error::{Result, unwrap_or_raise};
 use crate::pg::function::{self, Call, entry_point};
 use crate::pg::tuplestore::Tuplestore;
 use crate::pg::{image, settings, snapshot, spi};
-use crate::plan::{self, Plan, Plans};
+use crate::plan::{Changes, Plan, Plans};
 use crate::server;
 
 entry_point!(
@@ -24,7 +24,7 @@ entry_point!(
     syncline_sync_changes,
     pg_finfo_syncline_sync_changes,
     |call: &mut Call| {
-        let result = Tuplestore::result(call);
+        let result = Changes::new(Tuplestore::result(call));
         let (since, shape) = arguments(call);
         unwrap_or_raise(settled(since.as_deref(), &shape, &mut SetSink { result, late: None }));
         pg_sys::Datum::from(0usize)
@@ -240,28 +240,28 @@ fn log_rows(relation: pg_sys::Oid, seen: &Snapshot) -> Vec<LogRow> {
 
 /// Rows of a set-returning function.
 struct SetSink {
-    result: Tuplestore,
-    late: Option<Tuplestore>,
+    result: Changes,
+    late: Option<Changes>,
 }
 
 impl Sink for SetSink {
     fn put(&mut self, op: Op, relation: &str, key: &[u8], value: &[u8], cursor: &str) -> Result<()> {
-        plan::put(self.result, op, relation, key, value, cursor);
+        self.result.put(op, relation, key, value, cursor);
         Ok(())
     }
 
     fn spool(&mut self) {
-        self.late = Some(self.result.spool());
+        self.late = Some(Changes::new(self.result.store().spool()));
     }
 
     fn put_late(&mut self, relation: &str, key: &[u8], value: &[u8]) -> Result<()> {
-        plan::put(self.late.unwrap_or(self.result), Op::Upsert, relation, key, value, "");
+        self.late.as_mut().unwrap_or(&mut self.result).put(Op::Upsert, relation, key, value, "");
         Ok(())
     }
 
     fn unspool(&mut self) {
         if let Some(late) = self.late.take() {
-            self.result.append(late);
+            self.result.store().append(late.store());
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::mutant::{self, Mutant};
 use crate::pg::relation::{self, Attribute};
 use crate::pg::tuplestore::Tuplestore;
-use crate::pg::{expr, function, settings, snapshot, spi};
+use crate::pg::{expr, settings, snapshot, spi};
 use crate::query::{self, Bound, Session};
 use crate::row::Object;
 use crate::server;
@@ -182,13 +182,28 @@ impl Plan {
     }
 }
 
-/// Appends one change to the result of a set-returning function.
-pub fn put(store: Tuplestore, op: Op, relation: &str, key: &[u8], value: &[u8], cursor: &str) {
-    let texts = [op.as_str().as_bytes(), relation.as_bytes(), key, value, cursor.as_bytes()];
-    let nulls = texts.map(<[u8]>::is_empty);
-    let values =
-        texts.map(|text| if text.is_empty() { pg_sys::Datum::from(0usize) } else { function::text_datum(text) });
-    store.put(values, nulls);
+/// The changes of a set-returning function.
+pub struct Changes {
+    store: Tuplestore,
+    scratch: Vec<u64>,
+}
+
+impl Changes {
+    /// Changes into a row store.
+    pub fn new(store: Tuplestore) -> Self {
+        Self { store, scratch: Vec::new() }
+    }
+
+    /// Where they go.
+    pub fn store(&self) -> Tuplestore {
+        self.store
+    }
+
+    /// Appends one change.
+    pub fn put(&mut self, op: Op, relation: &str, key: &[u8], value: &[u8], cursor: &str) {
+        let texts = [op.as_str().as_bytes(), relation.as_bytes(), key, value, cursor.as_bytes()];
+        self.store.put(&mut self.scratch, texts);
+    }
 }
 
 /// Takes the name of the relation, the key and the value of a row.

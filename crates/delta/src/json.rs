@@ -33,9 +33,7 @@ pub fn string(out: &mut Vec<u8>, text: &[u8]) {
 
 /// Appends an integer.
 pub fn integer(out: &mut Vec<u8>, value: i64) {
-    use std::io::Write as _;
-    // Writing to a vector cannot fail.
-    let _ = write!(out, "{value}");
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// Appends a number given as Postgres prints it: without an exponent if it is one, and as a string if it

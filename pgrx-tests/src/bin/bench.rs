@@ -1,0 +1,161 @@
+//! What pulls cost, as ratios against a peer interleaved in the same run: this kind of machine is noisy.
+//!
+//! `QUICK=1` takes a tenth of the rows.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use postgres::Client;
+use syncline_tests::{Cluster, Install};
+
+/// Runs of each measurement; the median is compared.
+const RUNS: usize = 9;
+
+struct Bench {
+    client: Client,
+    lines: Vec<String>,
+}
+
+fn main() {
+    let quick = std::env::var("QUICK").is_ok_and(|value| value == "1");
+    let scale = if quick { 10 } else { 1 };
+    let install = Install::new();
+    let cluster = Cluster::start_with(&install, &[("shared_buffers", "1GB"), ("max_wal_size", "8GB")]);
+    let mut client = cluster.connect();
+    client.batch_execute("CREATE EXTENSION syncline").expect("the extension can be made");
+    let mut bench = Bench {
+        client,
+        lines: vec!["measurement,unit,ours_median,peer_median,ratio,min_ratio,max_ratio,runs".to_owned()],
+    };
+    bench.delta_by_table_size(scale);
+    bench.old_transaction(&cluster, scale);
+    bench.first_pull(scale);
+    bench.memory(&cluster, scale);
+    let folder = syncline_tests::repository().join("bench/results");
+    fs::create_dir_all(&folder).expect("bench/results can be made");
+    fs::write(folder.join("pull.csv"), bench.lines.join("\n") + "\n").expect("the results can be written");
+    println!("written to bench/results/pull.csv");
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+impl Bench {
+    fn table(&mut self, name: &str, rows: u32) {
+        println!("loading {rows} rows into {name}");
+        self.client
+            .batch_execute(&format!(
+                "CREATE TABLE {name} (id int PRIMARY KEY, project int, title text, state text, at timestamptz);
+                 SELECT sync_track('{name}', '{{project}}');
+                 INSERT INTO {name} SELECT g, g % 1000, 'title of row ' || g, 'open', '2024-01-01'::timestamptz + g * '1 s'::interval
+                 FROM generate_series(1, {rows}) g",
+            ))
+            .expect("the table can be loaded");
+        self.client.batch_execute(&format!("VACUUM ANALYZE {name}")).expect("the table can be vacuumed");
+    }
+
+    /// Milliseconds of one statement.
+    fn time(&mut self, sql: &str) -> f64 {
+        let start = Instant::now();
+        self.client.batch_execute(sql).expect("a measured statement runs");
+        start.elapsed().as_secs_f64() * 1e3
+    }
+
+    /// Interleaves both statements and notes the ratio of their medians.
+    fn compare(&mut self, name: &str, ours: &str, peer: &str) {
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        for _ in 0..RUNS {
+            a.push(self.time(ours));
+            b.push(self.time(peer));
+        }
+        let mut ratios: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a / b).collect();
+        ratios.sort_by(f64::total_cmp);
+        let (a, b) = (median(&mut a), median(&mut b));
+        let (low, high) = (ratios[0], ratios[RUNS - 1]);
+        println!("{name:>44}: {a:9.2} ms against {b:9.2} ms: {:.2} ({low:.2} to {high:.2}, {RUNS} runs)", a / b);
+        self.lines.push(format!("{name},ms,{a:.3},{b:.3},{:.3},{low:.3},{high:.3},{RUNS}", a / b));
+    }
+
+    fn pull(table: &str, cursor: &str) -> String {
+        format!(
+            "SELECT count(*) FROM sync_changes('{cursor}', '{{\"tables\":{{\"{table}\":{{\"where\":\"id >= 0\"}}}}}}')"
+        )
+    }
+
+    fn cursor_of_all(&mut self, table: &str) -> String {
+        let sql = format!(
+            "SELECT cursor FROM sync_changes(NULL, '{{\"tables\":{{\"{table}\":{{\"where\":\"id >= 0\"}}}}}}') WHERE op = 'commit'"
+        );
+        self.client.query_one(&sql, &[]).expect("a cursor can be had").get(0)
+    }
+
+    fn delta_by_table_size(&mut self, scale: u32) {
+        self.table("small", 100_000 / scale);
+        self.table("large", 10_000_000 / scale);
+        let mut pulls = Vec::new();
+        for table in ["large", "small"] {
+            let cursor = self.cursor_of_all(table);
+            self.time(&format!("UPDATE {table} SET title = 'changed' WHERE id <= 10"));
+            pulls.push(Self::pull(table, &cursor));
+        }
+        self.compare("delta of 10 rows, table x 100", &pulls[0], &pulls[1]);
+    }
+
+    /// The same pull while an old transaction is open, and after it ended: a million changes lie between.
+    fn old_transaction(&mut self, cluster: &Cluster<'_>, scale: u32) {
+        let mut old = cluster.connect();
+        let mut pulls = Vec::new();
+        for (table, open) in [("calm", false), ("held", true)] {
+            self.table(table, 100_000 / scale);
+            if open {
+                old.batch_execute("BEGIN; SELECT pg_current_xact_id()").expect("a transaction can be left open");
+            }
+            println!("changing {} rows of {table}", 1_000_000 / scale);
+            for _ in 0..10 {
+                self.time(&format!("UPDATE {table} SET state = 'x'"));
+            }
+            let cursor = self.cursor_of_all(table);
+            self.time(&format!("UPDATE {table} SET title = 'changed' WHERE id <= 10"));
+            pulls.push(Self::pull(table, &cursor));
+        }
+        // Both tables have ten dead versions of each row, which the open transaction keeps from vacuum.
+        self.compare("delta of 10 rows, old transaction and 1M changes", &pulls[1], &pulls[0]);
+        old.batch_execute("ROLLBACK").expect("a transaction can be ended");
+    }
+
+    fn first_pull(&mut self, scale: u32) {
+        self.table("million", 1_000_000 / scale);
+        let ours = "SELECT sum(octet_length(value::text)) FROM sync_changes(NULL, '{\"tables\":{\"million\":{}}}')";
+        let peer = "SELECT sum(octet_length(to_jsonb(t)::text)) FROM million t";
+        self.compare("first pull of 1M rows against to_jsonb", ours, peer);
+        self.compare(
+            "first pull of 1M rows against row_to_json",
+            ours,
+            "SELECT sum(octet_length(row_to_json(t)::text)) FROM million t",
+        );
+    }
+
+    fn memory(&mut self, cluster: &Cluster<'_>, scale: u32) {
+        self.table("five", 5_000_000 / scale);
+        let mut fresh = cluster.connect();
+        let pid: i32 = fresh.query_one("SELECT pg_backend_pid()", &[]).expect("a pid").get(0);
+        let resident = || {
+            let status = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+            let private = status.lines().filter(|line| line.starts_with("Private_Dirty:"));
+            private.filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok()).sum::<f64>() / 1024.0
+        };
+        let before = resident();
+        let sql = "SELECT count(*) FROM sync_changes(NULL, '{\"tables\":{\"five\":{}}}')";
+        let pull = thread::spawn(move || fresh.batch_execute(sql).map(|()| fresh).expect("the pull runs"));
+        let mut peak = before;
+        while !pull.is_finished() {
+            peak = peak.max(resident());
+            thread::sleep(Duration::from_millis(20));
+        }
+        println!("{:>44}: {before:.0} MB before, at most {peak:.0} MB during", "private memory, first pull of 5M rows");
+        self.lines.push(format!("private memory of a first pull of 5M rows,MB,{peak:.1},{before:.1},,,,1"));
+    }
+}
