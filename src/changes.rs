@@ -74,9 +74,7 @@ fn settled(since: Option<&str>, text: &str, sink: &mut dyn Sink) -> Result<()> {
         let plans = Plans::new(resolved, shape)?;
         let server = server::now()?;
         delta(since.as_ref(), &plans, &server, sink)?;
-        let relations = plans.relations();
-        let seen = &server.now.snapshot;
-        if snapshot::with_latest(|| server::has_barrier(&relations, seen)) {
+        if server::overtaken(&plans.relations(), &server.now.snapshot)? {
             return Err(Error::rule("40001", "a table of the shape was altered or truncated after this snapshot")
                 .with_hint("Run the statement again."));
         }

@@ -9,23 +9,28 @@ use crate::error::Result;
 use crate::mutant::{self, Mutant};
 use crate::pg::{function, settings, snapshot, spi};
 
-/// This call's snapshot, as a position, with the horizon that it sees.
-pub fn now() -> Result<Server> {
-    let seen = snapshot::active();
+/// The epoch, and the oldest snapshot that log rows and barriers are kept for, as the active snapshot sees them.
+fn state() -> Result<(u64, Snapshot)> {
     let mut state = None;
     settings::as_owner(|| {
         spi::query("SELECT epoch, horizon::pg_catalog.text FROM syncline.state", &[], &mut |row| {
-            state = row.get(1).map(|horizon| (row.int8(0), function::text(horizon)));
+            state = row.get(1).map(|horizon| (row.int8(0) as u64, function::text(horizon)));
             false
         });
     });
     let (epoch, horizon) = state.ok_or_else(|| Error::rule("55000", "extension syncline has lost its state"))?;
-    let mut horizon: Snapshot = horizon.parse()?;
+    Ok((epoch, horizon.parse()?))
+}
+
+/// This call's snapshot, as a position, with the horizon that it sees.
+pub fn now() -> Result<Server> {
+    let seen = snapshot::active();
+    let (epoch, mut horizon) = state()?;
     if mutant::is(Mutant::HorizonIgnored) {
         horizon = Snapshot::new(0, []);
     }
     let seen = if mutant::is(Mutant::NoXip) { Snapshot::new(seen.xmax(), []) } else { seen };
-    Ok(Server { now: snapshot::position(epoch as u64, seen), standby: snapshot::standby(), horizon })
+    Ok(Server { now: snapshot::position(epoch, seen), standby: snapshot::standby(), horizon })
 }
 
 /// What rows are new to: either bounds of a snapshot, or everything.
@@ -47,6 +52,13 @@ pub fn has_barrier(relations: &[pg_sys::Oid], seen: &Snapshot) -> bool {
         }
     });
     found
+}
+
+/// Whether something that is not transactional happened to the relations behind a snapshot's back. To be
+/// asked last: TRUNCATE empties a table for old snapshots too, but its barrier is visible to new ones only.
+/// A barrier that the snapshot does not see may have been pruned meanwhile; then so was the horizon moved.
+pub fn overtaken(relations: &[pg_sys::Oid], seen: &Snapshot) -> Result<bool> {
+    snapshot::with_latest(|| Ok(has_barrier(relations, seen) || !seen.dominates(&state()?.1)))
 }
 
 /// The cursor may leave the server: everything it has seen survives a crash.

@@ -83,6 +83,18 @@ fn truncate_under_an_old_snapshot_is_a_retry_and_then_a_reset() {
 }
 
 #[test]
+fn truncate_whose_barrier_was_pruned_is_a_retry_under_an_old_snapshot() {
+    let install = Install::new();
+    let (cluster, mut new) = tracked(&install);
+    let (_, cursor) = pull(&mut new, None).unwrap();
+    let mut old = cluster.connect();
+    old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").unwrap();
+    new.batch_execute("TRUNCATE t").unwrap();
+    new.batch_execute("SELECT sync_prune('0')").unwrap();
+    assert_eq!(state(&pull(&mut old, Some(&cursor)).unwrap_err()), "40001");
+}
+
+#[test]
 fn writer_cannot_pull_in_its_transaction() {
     let install = Install::new();
     let (_cluster, mut client) = tracked(&install);
