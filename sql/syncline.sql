@@ -37,10 +37,12 @@ CREATE TABLE syncline.barrier (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     relation oid NOT NULL,
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    columns int2[],
     reason text NOT NULL
 );
 CREATE INDEX ON syncline.barrier (relation);
-COMMENT ON TABLE syncline.barrier IS 'changes that no delta can describe: cursors from before them reset';
+COMMENT ON TABLE syncline.barrier IS
+    'changes that no delta can describe: cursors over the columns (NULL: any) from before them reset, older snapshots must retry';
 
 CREATE TABLE syncline.leaf (
     leaf oid PRIMARY KEY,
@@ -84,11 +86,11 @@ CREATE FUNCTION syncline.is_tracked(relation oid) RETURNS boolean LANGUAGE sql S
     AS $$ SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1 AND tgfoid = 'syncline.stamp()'::regprocedure) $$;
 COMMENT ON FUNCTION syncline.is_tracked(oid) IS 'whether rows of this table are stamped';
 
-CREATE FUNCTION syncline.set_barrier(relation oid, reason text) RETURNS void LANGUAGE sql
+CREATE FUNCTION syncline.set_barrier(relation oid, reason text, columns int2[] DEFAULT NULL) RETURNS void LANGUAGE sql
     SET search_path = pg_catalog, pg_temp
-    AS $$ INSERT INTO syncline.barrier (relation, reason) VALUES (syncline.root($1), $2) $$;
-REVOKE ALL ON FUNCTION syncline.set_barrier(oid, text) FROM PUBLIC;
-COMMENT ON FUNCTION syncline.set_barrier(oid, text) IS 'makes cursors over this table reset';
+    AS $$ INSERT INTO syncline.barrier (relation, columns, reason) VALUES (syncline.root($1), $3, $2) $$;
+REVOKE ALL ON FUNCTION syncline.set_barrier(oid, text, int2[]) FROM PUBLIC;
+COMMENT ON FUNCTION syncline.set_barrier(oid, text, int2[]) IS 'makes cursors over these columns of a table reset; NULL: over any';
 
 CREATE FUNCTION syncline.truncated() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp AS $$
@@ -125,18 +127,23 @@ REVOKE ALL ON FUNCTION syncline.adopt(oid) FROM PUBLIC;
 COMMENT ON FUNCTION syncline.adopt(oid) IS 'takes the partitions of a tracked table under watch';
 
 -- Called by the native event trigger with what only the parse tree tells.
-CREATE FUNCTION syncline.on_ddl(changes_rows boolean, own boolean) RETURNS void LANGUAGE plpgsql
+CREATE FUNCTION syncline.on_ddl(changes_rows boolean, names text[], own boolean) RETURNS void LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     c record;
     top oid;
+    columns int2[];
 BEGIN
     FOR c IN SELECT classid, objid, command_tag FROM pg_event_trigger_ddl_commands() LOOP
         IF c.classid = 'pg_class'::regclass AND c.command_tag IN ('ALTER TABLE', 'CREATE TABLE') THEN
             top := syncline.root(c.objid);
             IF syncline.is_tracked(top) THEN
                 IF changes_rows AND NOT own THEN
-                    PERFORM syncline.set_barrier(top, lower(c.command_tag));
+                    -- A name that is not there stands for every column.
+                    SELECT array_agg(a.attnum) INTO columns FROM unnest(names) n
+                        LEFT JOIN pg_attribute a ON a.attrelid = top AND a.attname = n AND a.attnum > 0;
+                    columns := CASE WHEN array_position(columns, NULL) IS NULL THEN columns END;
+                    PERFORM syncline.set_barrier(top, lower(c.command_tag), columns);
                 END IF;
                 IF NOT own THEN
                     PERFORM syncline.adopt(top);
@@ -153,15 +160,17 @@ BEGIN
                     UNION SELECT top, top ON CONFLICT DO NOTHING;
             END IF;
         ELSIF c.classid = 'pg_type'::regclass AND changes_rows THEN
-            INSERT INTO syncline.barrier (relation, reason)
-            SELECT DISTINCT g.tgrelid, 'alter type' FROM pg_trigger g
+            -- What depends on a type may do so through others: every user-defined one counts.
+            INSERT INTO syncline.barrier (relation, columns, reason)
+            SELECT g.tgrelid, array_agg(a.attnum), 'alter type'
+            FROM pg_trigger g JOIN pg_attribute a ON a.attrelid = g.tgrelid AND a.attnum > 0 AND a.atttypid >= 16384
             WHERE g.tgfoid = 'syncline.stamp()'::regprocedure AND g.tgparentid = 0
-              AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = g.tgrelid AND a.atttypid >= 16384);
+            GROUP BY g.tgrelid;
         END IF;
     END LOOP;
 END $$;
-REVOKE ALL ON FUNCTION syncline.on_ddl(boolean, boolean) FROM PUBLIC;
-COMMENT ON FUNCTION syncline.on_ddl(boolean, boolean) IS 'barriers for the data definition command that just ended';
+REVOKE ALL ON FUNCTION syncline.on_ddl(boolean, text[], boolean) FROM PUBLIC;
+COMMENT ON FUNCTION syncline.on_ddl(boolean, text[], boolean) IS 'barriers for the data definition command that just ended';
 
 CREATE FUNCTION syncline.ddl() RETURNS event_trigger LANGUAGE c AS 'MODULE_PATHNAME', 'syncline_ddl';
 COMMENT ON FUNCTION syncline.ddl() IS 'notices data definition commands that change rows or triggers of tracked tables';
@@ -187,10 +196,22 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION syncline.dropped() IS 'barriers for dropped partitions and triggers';
 
+CREATE FUNCTION syncline.rewritten() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF syncline.is_tracked(syncline.root(pg_event_trigger_table_rewrite_oid())) THEN
+        PERFORM syncline.set_barrier(pg_event_trigger_table_rewrite_oid(), 'rewrite', '{}');
+    END IF;
+END $$;
+COMMENT ON FUNCTION syncline.rewritten() IS
+    'a barrier that resets nobody: a rewritten table looks empty to older snapshots, which must retry';
+
 CREATE EVENT TRIGGER syncline_ddl ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'CREATE TRIGGER', 'ALTER TYPE', 'ALTER DOMAIN')
     EXECUTE FUNCTION syncline.ddl();
 CREATE EVENT TRIGGER syncline_dropped ON sql_drop EXECUTE FUNCTION syncline.dropped();
+CREATE EVENT TRIGGER syncline_rewritten ON table_rewrite EXECUTE FUNCTION syncline.rewritten();
+ALTER EVENT TRIGGER syncline_rewritten ENABLE ALWAYS;
 ALTER EVENT TRIGGER syncline_ddl ENABLE ALWAYS;
 ALTER EVENT TRIGGER syncline_dropped ENABLE ALWAYS;
 
@@ -393,5 +414,10 @@ SELECT (SELECT count(*) FROM sync_tables) AS tables,
        (SELECT count(*) FROM sync_tables WHERE enabled IS NOT TRUE) AS disabled_tables,
        (SELECT count(*) FROM syncline.log) AS log_rows,
        (SELECT horizon FROM syncline.state) AS horizon,
-       (SELECT max(taken) FROM syncline.sample) AS last_prune;
-COMMENT ON VIEW sync_health IS 'numbers for a dashboard; last_prune far back means that nobody calls sync_prune';
+       (SELECT max(taken) FROM syncline.sample) AS last_prune,
+       (SELECT max(now() - x.since) FROM (
+            SELECT xact_start AS since FROM pg_stat_activity WHERE backend_xid IS NOT NULL
+            UNION ALL SELECT prepared FROM pg_prepared_xacts) x) AS oldest_transaction,
+       (SELECT count(*) FROM sync_tables t JOIN pg_class c ON c.oid = t.relation WHERE c.relrowsecurity) AS row_security_tables;
+COMMENT ON VIEW sync_health IS
+    'numbers for a dashboard: last_prune far back means that nobody calls sync_prune; cursors carry the ids of open transactions';

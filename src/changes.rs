@@ -74,7 +74,7 @@ fn settled(since: Option<&str>, text: &str, sink: &mut dyn Sink) -> Result<()> {
         let plans = Plans::new(resolved, shape)?;
         let server = server::now()?;
         delta(since.as_ref(), &plans, &server, sink)?;
-        if server::overtaken(&plans.relations(), &server.now.snapshot)? {
+        if server::overtaken(&plans.reads(), &server.now.snapshot)? {
             return Err(Error::rule("40001", "a table of the shape was altered or truncated after this snapshot")
                 .with_hint("Run the statement again."));
         }
@@ -100,7 +100,7 @@ fn start(since: Option<&Cursor>, plans: &Plans, server: &Server) -> Result<std::
     if cursor.identity.shape != plans.identity.shape {
         return Ok(Err(Reset::Shape));
     }
-    if cursor.identity.schema != plans.identity.schema || server::has_barrier(&plans.relations(), seen) {
+    if cursor.identity.schema != plans.identity.schema || server::has_barrier(&plans.reads(), seen) {
         return Ok(Err(Reset::Schema));
     }
     Ok(Ok(seen.clone()))
@@ -227,7 +227,7 @@ fn log_rows(relation: pg_sys::Oid, seen: &Snapshot) -> Vec<LogRow> {
         spi::query(&sql, &[spi::Param::oid(relation), xmax, xip], &mut |row| {
             rows.push(LogRow {
                 place: Place { xid: row.int8(0) as u64, seq: row.int8(1), pos: row.int8(2) as u64 },
-                enters: row.get(3).is_some_and(|datum| datum.value() & 0xff != 0),
+                enters: row.bool(3),
                 old: row.get(4).map(image::bytea).unwrap_or_default(),
             });
             true

@@ -16,7 +16,7 @@ use crate::pg::tuplestore::Tuplestore;
 use crate::pg::{expr, settings, snapshot, spi};
 use crate::query::{self, Bound, Session};
 use crate::row::Object;
-use crate::server;
+use crate::server::{self, Reads};
 
 /// One table of a shape.
 pub struct Plan {
@@ -24,6 +24,8 @@ pub struct Plan {
     pub name: String,
     tracked: Tracked,
     columns: Vec<Attribute>,
+    /// Attribute numbers of all that is read: key, output and filter.
+    reads: Vec<i16>,
     bound: Bound,
     key: Object,
     value: Object,
@@ -51,6 +53,7 @@ impl Plans {
             let bound = query::bind(filter.as_ref(), &tracked)?;
             let reads: Vec<&Attribute> = columns.iter().chain(filter_attributes(&tracked, filter.as_ref())).collect();
             readable(&tracked, &reads)?;
+            let numbers = reads.iter().map(|a| a.number).collect();
             shapes.push_str(&format!("{relation:?}({}){}", bound.sql, bound.fingerprint));
             schemas.push_str(&format!("{}:", tracked.relation.oid.to_u32()));
             for a in reads {
@@ -62,7 +65,7 @@ impl Plans {
             let key = tracked.relation.key.iter().filter_map(|&number| place(number));
             let key = Object::new(key, false, shape.int8_as_string);
             let value = Object::new(columns.iter().enumerate(), true, shape.int8_as_string);
-            tables.push(Plan { name: relation, tracked, columns, bound, key, value });
+            tables.push(Plan { name: relation, tracked, columns, reads: numbers, bound, key, value });
         }
         let identity = Identity { shape: fingerprint(&shapes), schema: fingerprint(&schemas) };
         Ok(Self { tables, identity })
@@ -73,9 +76,10 @@ impl Plans {
         shape.tables.iter().map(Tracked::resolve).collect()
     }
 
-    /// OIDs of the tables.
-    pub fn relations(&self) -> Vec<pg_sys::Oid> {
-        self.tables.iter().map(|table| table.tracked.relation.oid).collect()
+    /// What the shape reads, table by table.
+    pub fn reads(&self) -> Vec<Reads> {
+        let reads = |table: &Plan| Reads { relation: table.relation(), columns: table.reads.clone() };
+        self.tables.iter().map(reads).collect()
     }
 }
 

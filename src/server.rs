@@ -39,14 +39,24 @@ pub fn bounds(seen: &Snapshot) -> [spi::Param; 2] {
     [spi::Param::int8(seen.xmax() as i64), spi::Param::int8_array(&unseen)]
 }
 
-/// Whether there is a barrier over one of the relations that `seen` does not see.
-pub fn has_barrier(relations: &[pg_sys::Oid], seen: &Snapshot) -> bool {
+/// What a shape reads of one table.
+pub struct Reads {
+    /// The tracked table.
+    pub relation: pg_sys::Oid,
+    /// Attribute numbers.
+    pub columns: Vec<i16>,
+}
+
+/// Whether `seen` does not see a barrier over one of the relations, and over these columns if that matters.
+fn unseen_barrier(reads: &[Reads], seen: &Snapshot, any_column: bool) -> bool {
+    const SQL: &str = "SELECT xid::pg_catalog.text::pg_catalog.int8, columns IS NULL OR columns && $2 \
+                       FROM syncline.barrier WHERE relation = $1";
     let mut found = false;
     settings::as_owner(|| {
-        for &relation in relations {
-            let sql = "SELECT xid::pg_catalog.text::pg_catalog.int8 FROM syncline.barrier WHERE relation = $1";
-            spi::query(sql, &[spi::Param::oid(relation)], &mut |row| {
-                found |= !seen.sees(row.int8(0) as u64);
+        for Reads { relation, columns } in reads {
+            let params = [spi::Param::oid(*relation), spi::Param::int2_array(columns)];
+            spi::query(SQL, &params, &mut |row| {
+                found |= !seen.sees(row.int8(0) as u64) && (any_column || row.bool(1));
                 !found
             });
         }
@@ -54,11 +64,16 @@ pub fn has_barrier(relations: &[pg_sys::Oid], seen: &Snapshot) -> bool {
     found
 }
 
+/// Whether something between `seen` and now changed what a shape reads in a way that no delta describes.
+pub fn has_barrier(reads: &[Reads], seen: &Snapshot) -> bool {
+    unseen_barrier(reads, seen, false)
+}
+
 /// Whether something that is not transactional happened to the relations behind a snapshot's back. To be
-/// asked last: TRUNCATE empties a table for old snapshots too, but its barrier is visible to new ones only.
+/// asked last: TRUNCATE and rewrites empty a table for old snapshots too, but its barrier is visible to new ones only.
 /// A barrier that the snapshot does not see may have been pruned meanwhile; then so was the horizon moved.
-pub fn overtaken(relations: &[pg_sys::Oid], seen: &Snapshot) -> Result<bool> {
-    snapshot::with_latest(|| Ok(has_barrier(relations, seen) || !seen.dominates(&state()?.1)))
+pub fn overtaken(reads: &[Reads], seen: &Snapshot) -> Result<bool> {
+    snapshot::with_latest(|| Ok(unseen_barrier(reads, seen, true) || !seen.dominates(&state()?.1)))
 }
 
 /// The cursor may leave the server: everything it has seen survives a crash.

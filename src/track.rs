@@ -78,30 +78,43 @@ fn unsafe_regclass<'a>(relation: pg_sys::Oid) -> pgrx::datum::DatumWithOid<'a> {
 
 fn ddl(call: &Call) -> Result<()> {
     // SAFETY: when the context node is an EventTriggerData it and its parse tree are valid during the call.
-    let changes_rows = unsafe {
+    let change = unsafe {
         let context = (*call.raw()).context;
         if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
             return Err(Error::rule("39P03", "this function is called by its event trigger only"));
         }
-        changes_rows((*context.cast::<pg_sys::EventTriggerData>()).parsetree)
+        change((*context.cast::<pg_sys::EventTriggerData>()).parsetree)
+    };
+    let (changes_rows, columns) = match change {
+        Change::None => (false, None),
+        Change::Columns(names) => (true, Some(names)),
+        Change::Any => (true, None),
     };
     // Adopting a partition runs commands too: those are ours.
     let outer = OWN.replace(here());
     let own = outer == here();
     settings::as_owner(|| {
-        Spi::run_with_args("SELECT syncline.on_ddl($1, $2)", &[changes_rows.into(), own.into()]).map_err(failed)
+        let arguments = [changes_rows.into(), columns.into(), own.into()];
+        Spi::run_with_args("SELECT syncline.on_ddl($1, $2, $3)", &arguments).map_err(failed)
     })?;
     OWN.set(outer);
     Ok(())
 }
 
-/// Whether a command can change rows, their reach or their triggers without firing a row trigger.
-/// Columns that come, go or are renamed are told apart by the cursor's identity instead.
+/// What a command may have done to rows without firing a row trigger.
+enum Change {
+    None,
+    Columns(Vec<String>),
+    Any,
+}
+
+/// Which rows a command can change, their reach or their triggers, without firing a row trigger.
+/// Columns that come and go are told apart by the cursor's identity instead.
 ///
 /// # Safety
 ///
 /// `tree` is null or a parse tree.
-unsafe fn changes_rows(tree: *mut pg_sys::Node) -> bool {
+unsafe fn change(tree: *mut pg_sys::Node) -> Change {
     use pg_sys::AlterTableType as At;
     const HARMLESS: &[At::Type] = &[
         At::AT_AddColumn,
@@ -135,27 +148,39 @@ unsafe fn changes_rows(tree: *mut pg_sys::Node) -> bool {
         At::AT_SetIdentity,
         At::AT_DropIdentity,
     ];
-    // SAFETY: the caller's promise; the node tag tells the struct.
+    // SAFETY: the caller's promise; the node tag tells the struct, names are C strings.
     unsafe {
+        let name = |pointer: *const std::ffi::c_char| std::ffi::CStr::from_ptr(pointer).to_string_lossy().into_owned();
         if tree.is_null() {
-            return true;
+            return Change::Any;
         }
         match (*tree).type_ {
             pg_sys::NodeTag::T_AlterTableStmt => {
                 let commands = (*tree.cast::<pg_sys::AlterTableStmt>()).cmds;
                 let count = usize::try_from((*commands).length).unwrap_or(0);
-                std::slice::from_raw_parts((*commands).elements, count).iter().any(|cell| {
+                let mut columns = Vec::new();
+                for cell in std::slice::from_raw_parts((*commands).elements, count) {
                     let command = cell.ptr_value.cast::<pg_sys::AlterTableCmd>();
-                    !HARMLESS.contains(&(*command).subtype)
-                })
+                    match (*command).subtype {
+                        At::AT_AlterColumnType => columns.push(name((*command).name)),
+                        harmless if HARMLESS.contains(&harmless) => {}
+                        _ => return Change::Any,
+                    }
+                }
+                if columns.is_empty() { Change::None } else { Change::Columns(columns) }
             }
-            pg_sys::NodeTag::T_CreateStmt | pg_sys::NodeTag::T_CreateTableAsStmt => false,
-            // The triggers know filter columns by name; a composite's attribute changes what rows read as.
-            pg_sys::NodeTag::T_RenameStmt => matches!(
-                (*tree.cast::<pg_sys::RenameStmt>()).renameType,
-                pg_sys::ObjectType::OBJECT_COLUMN | pg_sys::ObjectType::OBJECT_ATTRIBUTE
-            ),
-            _ => true,
+            pg_sys::NodeTag::T_CreateStmt | pg_sys::NodeTag::T_CreateTableAsStmt => Change::None,
+            pg_sys::NodeTag::T_RenameStmt => {
+                let rename = tree.cast::<pg_sys::RenameStmt>();
+                match (*rename).renameType {
+                    // The triggers know filter columns by name: renamed and renamed back, one went unlogged.
+                    pg_sys::ObjectType::OBJECT_COLUMN => Change::Columns(vec![name((*rename).newname)]),
+                    // A composite's attribute changes what rows read as.
+                    pg_sys::ObjectType::OBJECT_ATTRIBUTE => Change::Any,
+                    _ => Change::None,
+                }
+            }
+            _ => Change::Any,
         }
     }
 }

@@ -172,6 +172,36 @@ fn harmless_alterations_reset_nobody() {
 }
 
 #[test]
+fn rewrite_under_an_old_snapshot_is_a_retry_and_resets_nobody_who_does_not_read_it() {
+    let install = Install::new();
+    let (cluster, mut client) = tracked(&install);
+    let sql = "SELECT op, value->>'reason', cursor FROM sync_changes($1, '{\"tables\":{\"t\":{\"columns\":[\"f\"]}}}')";
+    let cursor: Option<String> = client.query(sql, &[&None::<String>]).unwrap().last().unwrap().get(2);
+    let mut old = cluster.connect();
+    for alteration in ["ADD COLUMN v float8 DEFAULT random()", "ALTER COLUMN n TYPE bigint"] {
+        old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").unwrap();
+        client.batch_execute(&format!("ALTER TABLE t {alteration}")).unwrap();
+        assert_eq!(state(&old.query(sql, &[&cursor]).unwrap_err()), "40001", "{alteration}");
+        old.batch_execute("ROLLBACK").unwrap();
+        assert_eq!(old.query(sql, &[&cursor]).unwrap().len(), 1, "only a commit after {alteration}");
+    }
+    client.batch_execute("ALTER TABLE t ALTER COLUMN f TYPE int USING f + 0").unwrap();
+    let rows = client.query(sql, &[&cursor]).unwrap();
+    assert_eq!(rows[0].get::<_, Option<&str>>(1), Some("schema"));
+}
+
+#[test]
+fn filter_column_renamed_and_back_resets_who_reads_it() {
+    let install = Install::new();
+    let (_cluster, mut client) = tracked(&install);
+    let (_, cursor) = pull(&mut client, None).unwrap();
+    client
+        .batch_execute("ALTER TABLE t RENAME f TO g; UPDATE t SET g = 2 WHERE id = 1; ALTER TABLE t RENAME g TO f")
+        .unwrap();
+    assert_eq!(pull(&mut client, Some(&cursor)).unwrap().0, ["reset schema", "upsert 3", "upsert 5"]);
+}
+
+#[test]
 fn pull_right_after_a_segment_switch_on_an_idle_server_answers() {
     let install = Install::new();
     let (_cluster, mut client) = tracked(&install);

@@ -27,6 +27,11 @@ impl Param {
         Self { typid: pg_sys::OIDOID, value: Some(pg_sys::Datum::from(value)) }
     }
 
+    /// A `smallint[]` in the current memory context.
+    pub fn int2_array(values: &[i16]) -> Self {
+        Self { typid: pg_sys::INT2ARRAYOID, value: pgrx::IntoDatum::into_datum(values.to_vec()) }
+    }
+
     /// A `bigint[]` in the current memory context.
     pub fn int8_array(values: &[i64]) -> Self {
         Self { typid: pg_sys::INT8ARRAYOID, value: pgrx::IntoDatum::into_datum(values.to_vec()) }
@@ -43,6 +48,11 @@ impl Row<'_> {
     /// The column's datum, or nothing for NULL.
     pub fn get(&self, column: usize) -> Option<pg_sys::Datum> {
         (!self.nulls[column]).then(|| self.values[column])
+    }
+
+    /// Whether a `boolean` column is true.
+    pub fn bool(&self, column: usize) -> bool {
+        self.get(column).is_some_and(|datum| datum.value() & 0xff != 0)
     }
 
     /// A `bigint` (or `xid8`) column that is not NULL.
