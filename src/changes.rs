@@ -167,15 +167,11 @@ fn upserts(plan: &Plan, since: Option<&Snapshot>, put: &mut impl FnMut(&[u8], &[
 }
 
 /// Keys that were in the shape at the cursor and have been touched since: deleted unless they are in it now.
-/// Nothing if the log has another type for a column than the table.
+/// Nothing if a log row does not tell what the shape must know.
 fn departures(plan: &Plan, seen: &Snapshot) -> Option<HashSet<Vec<u8>>> {
     let mut first: HashMap<Vec<u8>, LogRow> = HashMap::new();
     for row in log_rows(plan.relation(), seen) {
-        let columns = row.columns(plan);
-        let retyped = |c: &image::Column| plan.attribute(c.attribute).is_some_and(|a| a.storage.typid != c.typid);
-        if columns.iter().any(retyped) {
-            return None;
-        }
+        let columns = plan.logged(&row.old)?;
         let key = plan.logged_key(|number| columns.iter().find(|c| c.attribute == number).and_then(|c| c.value));
         match first.entry(key) {
             Entry::Vacant(entry) => {
@@ -193,7 +189,10 @@ fn departures(plan: &Plan, seen: &Snapshot) -> Option<HashSet<Vec<u8>>> {
         return Some(HashSet::new());
     }
     let mut condition = plan.condition();
-    first.retain(|_, row| condition.holds(row.columns(plan).iter().map(|c| (c.attribute, c.value))));
+    first.retain(|_, row| {
+        let columns = plan.logged(&row.old).unwrap_or_default();
+        condition.holds(columns.iter().map(|c| (c.attribute, c.value)))
+    });
     Some(first.into_keys().collect())
 }
 
@@ -203,12 +202,6 @@ struct LogRow {
     /// The key was not there before.
     enters: bool,
     old: Vec<u8>,
-}
-
-impl LogRow {
-    fn columns(&self, plan: &Plan) -> Vec<image::Column> {
-        image::decode(&self.old, |number| plan.attribute(number).is_some_and(|a| a.storage.by_value))
-    }
 }
 
 /// The log rows of a table that a snapshot does not see. They are only fetched with the owner's

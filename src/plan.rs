@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::mutant::{self, Mutant};
 use crate::pg::relation::{self, Attribute};
 use crate::pg::tuplestore::Tuplestore;
-use crate::pg::{expr, settings, snapshot, spi};
+use crate::pg::{expr, image, settings, snapshot, spi};
 use crate::query::{self, Bound, Session};
 use crate::row::Object;
 use crate::server::{self, Reads};
@@ -26,6 +26,8 @@ pub struct Plan {
     columns: Vec<Attribute>,
     /// Attribute numbers of all that is read: key, output and filter.
     reads: Vec<i16>,
+    /// Attribute numbers of what is read from the log: key and filter.
+    logged: Vec<i16>,
     bound: Bound,
     key: Object,
     value: Object,
@@ -51,9 +53,12 @@ impl Plans {
             let filter = filter.map(|filter| filter.fold(&session)).transpose()?;
             let columns = chosen(&tracked, columns.as_deref())?;
             let bound = query::bind(filter.as_ref(), &tracked)?;
-            let reads: Vec<&Attribute> = columns.iter().chain(filter_attributes(&tracked, filter.as_ref())).collect();
+            let filtered: Vec<&Attribute> = filter_attributes(&tracked, filter.as_ref()).collect();
+            let reads: Vec<&Attribute> = columns.iter().chain(filtered.iter().copied()).collect();
             readable(&tracked, &reads)?;
             let numbers = reads.iter().map(|a| a.number).collect();
+            let mut logged = tracked.relation.key.clone();
+            logged.extend(filtered.iter().map(|a| a.number).filter(|number| !tracked.relation.key.contains(number)));
             shapes.push_str(&format!("{relation:?}({}){}", bound.sql, bound.fingerprint));
             schemas.push_str(&format!("{}:", tracked.relation.oid.to_u32()));
             for a in reads {
@@ -65,7 +70,7 @@ impl Plans {
             let key = tracked.relation.key.iter().filter_map(|&number| place(number));
             let key = Object::new(key, false, shape.int8_as_string);
             let value = Object::new(columns.iter().enumerate(), true, shape.int8_as_string);
-            tables.push(Plan { name: relation, tracked, columns, reads: numbers, bound, key, value });
+            tables.push(Plan { name: relation, tracked, columns, reads: numbers, logged, bound, key, value });
         }
         let identity = Identity { shape: fingerprint(&shapes), schema: fingerprint(&schemas) };
         Ok(Self { tables, identity })
@@ -165,9 +170,17 @@ impl Plan {
         self.tracked.relation.oid
     }
 
-    /// A column of the table by its number.
-    pub fn attribute(&self, number: i16) -> Option<&Attribute> {
-        self.tracked.relation.numbered(number)
+    /// The columns that the shape needs of a log row; nothing if the log row was written before one of them
+    /// was logged, or when it had another type.
+    pub fn logged(&self, old: &[u8]) -> Option<Vec<image::Column>> {
+        let attribute = |number: i16| {
+            self.tracked.relation.numbered(number).filter(|attribute| self.logged.contains(&attribute.number))
+        };
+        let mut columns = image::decode(old, |number| attribute(number).is_some_and(|a| a.storage.by_value));
+        columns.retain(|column| attribute(column.attribute).is_some());
+        let typed =
+            |column: &image::Column| attribute(column.attribute).is_some_and(|a| a.storage.typid == column.typid);
+        (columns.len() == self.logged.len() && columns.iter().all(typed)).then_some(columns)
     }
 
     /// The filter, for values out of the log.
