@@ -13,6 +13,7 @@ use syncline_delta::snapshot::Snapshot;
 use syncline_delta::{Error, cursor::Server};
 
 use crate::error::{Result, unwrap_or_raise};
+use crate::mutant::{self, Mutant};
 use crate::pg::function::{self, Call, entry_point};
 use crate::pg::tuplestore::Tuplestore;
 use crate::pg::{image, settings, snapshot, spi};
@@ -89,12 +90,12 @@ fn start(since: Option<&Cursor>, plans: &Plans, server: &Server) -> Result<std::
     let Some(cursor) = since else { return Ok(Err(Reset::Start)) };
     match cursor.position.judge(server, snapshot::switch_point) {
         Verdict::Reset(reason) => return Ok(Err(reason)),
-        Verdict::Ahead => {
+        Verdict::Ahead if !mutant::is(Mutant::AheadIgnored) => {
             return Err(Error::rule("40001", "cursor is ahead of this snapshot")
                 .with_detail("The client has seen a transaction that this snapshot does not see.")
                 .with_hint("Try again in a new transaction, or on a server that lags less."));
         }
-        Verdict::Accept => {}
+        Verdict::Accept | Verdict::Ahead => {}
     }
     let seen = &cursor.position.snapshot;
     if cursor.identity.shape != plans.identity.shape {

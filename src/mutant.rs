@@ -13,6 +13,12 @@ pub enum Mutant {
     NoFilterTombstone,
     /// No log row when a row is deleted.
     NoDeleteTombstone,
+    /// A cursor that saw more than this snapshot is answered.
+    AheadIgnored,
+    /// The horizon is compared by `xmax` alone.
+    HorizonByXmax,
+    /// A cursor leaves before its log is on disk.
+    NoFlush,
     /// The standby's snapshot is read as `pg_current_snapshot()` does.
     StandbyCurrentSnapshot,
 }
@@ -51,6 +57,9 @@ mod active {
             Mutant::SecondSnapshot => "second_snapshot",
             Mutant::NoFilterTombstone => "no_filter_tombstone",
             Mutant::NoDeleteTombstone => "no_delete_tombstone",
+            Mutant::AheadIgnored => "ahead_ignored",
+            Mutant::HorizonByXmax => "horizon_by_xmax",
+            Mutant::NoFlush => "no_flush",
             Mutant::StandbyCurrentSnapshot => "standby_current_snapshot",
         };
         MUTANT.get().is_some_and(|value| value.as_bytes() == name.as_bytes())

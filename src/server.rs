@@ -28,6 +28,8 @@ pub fn now() -> Result<Server> {
     let (epoch, mut horizon) = state()?;
     if mutant::is(Mutant::HorizonIgnored) {
         horizon = Snapshot::new(0, []);
+    } else if mutant::is(Mutant::HorizonByXmax) {
+        horizon = Snapshot::new(horizon.xmax(), 0..horizon.xmax());
     }
     let seen = if mutant::is(Mutant::NoXip) { Snapshot::new(seen.xmax(), []) } else { seen };
     Ok(Server { now: snapshot::position(epoch, seen), standby: snapshot::standby(), horizon })
@@ -78,7 +80,7 @@ pub fn overtaken(reads: &[Reads], seen: &Snapshot) -> Result<bool> {
 
 /// The cursor may leave the server: everything it has seen survives a crash.
 pub fn release(position: &Position, standby: bool) {
-    if !standby {
+    if !standby && !mutant::is(Mutant::NoFlush) {
         snapshot::make_durable(position.lsn);
     }
 }

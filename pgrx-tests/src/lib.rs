@@ -3,6 +3,7 @@
 
 mod cluster;
 pub mod golden;
+pub mod histories;
 mod install;
 pub mod oracle;
 pub mod rng;

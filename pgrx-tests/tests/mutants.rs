@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use syncline_tests::histories::HISTORIES;
 use syncline_tests::{Install, oracle};
 
 const MUTANTS: [&str; 6] = [
@@ -44,4 +45,15 @@ fn each_fault_is_found() {
         }
     }
     assert!(missed.is_empty(), "not found: {missed:?}");
+}
+
+#[test]
+#[ignore = "needs the library with the faults in it: make oracle-mutants builds and runs it"]
+fn each_history_breaks_without_its_rule() {
+    let install = Install::new();
+    for (fault, history) in HISTORIES {
+        let broken = history(&install, Some(fault));
+        println!("{fault}: {broken:?}");
+        assert!(broken.is_err(), "{fault} broke nothing");
+    }
 }

@@ -3,38 +3,20 @@
 use std::time::Duration;
 
 use postgres::{Client, SimpleQueryMessage};
+use syncline_tests::histories::{self, HISTORIES, pull, state};
 use syncline_tests::{Cluster, Install};
-
-const SHAPE: &str = r#"{"tables":{"t":{"where":"f = 1"}}}"#;
 
 /// A cluster with one tracked table.
 fn tracked(install: &Install) -> (Cluster<'_>, Client) {
-    let cluster = Cluster::start(install);
-    let mut client = cluster.connect();
-    client
-        .batch_execute(
-            "CREATE EXTENSION syncline; CREATE TABLE t (id int PRIMARY KEY, f int, n int DEFAULT 0); \
-             INSERT INTO t SELECT g, g % 2 FROM generate_series(1, 6) g; \
-             SELECT sync_track('t', filter_columns => '{f}')",
-        )
-        .unwrap();
-    (cluster, client)
+    histories::tracked(install, &[])
 }
 
-fn pull(client: &mut Client, since: Option<&str>) -> Result<(Vec<String>, String), postgres::Error> {
-    let rows = client.query(
-        "SELECT op || coalesce(' ' || (key->>'id'), '') || coalesce(' ' || (value->>'reason'), ''), cursor \
-         FROM sync_changes($1::text, $2::text::jsonb)",
-        &[&since, &SHAPE],
-    )?;
-    let cursor = rows.iter().find_map(|row| row.get::<_, Option<String>>(1)).unwrap_or_default();
-    let mut ops: Vec<String> = rows.iter().map(|row| row.get(0)).filter(|op: &String| op != "commit").collect();
-    ops.sort();
-    Ok((ops, cursor))
-}
-
-fn state(error: &postgres::Error) -> String {
-    error.code().map(|code| code.code().to_owned()).unwrap_or_default()
+#[test]
+fn histories_that_need_each_rule_keep_the_law() {
+    let install = Install::new();
+    for (rule, history) in HISTORIES {
+        assert_eq!(history(&install, None), Ok(()), "{rule}");
+    }
 }
 
 #[test]
@@ -56,17 +38,6 @@ fn readme_statements_run() {
         }
     }
     assert!(statements > 6 && !cursor.is_empty());
-}
-
-#[test]
-fn old_snapshot_cannot_answer_a_newer_cursor() {
-    let install = Install::new();
-    let (cluster, mut new) = tracked(&install);
-    let mut old = cluster.connect();
-    old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").unwrap();
-    new.batch_execute("UPDATE t SET n = 1 WHERE id = 1").unwrap();
-    let (_, cursor) = pull(&mut new, None).unwrap();
-    assert_eq!(state(&pull(&mut old, Some(&cursor)).unwrap_err()), "40001");
 }
 
 #[test]
@@ -227,35 +198,13 @@ fn pull_right_after_a_segment_switch_on_an_idle_server_answers() {
 }
 
 #[test]
-fn id_forgotten_in_a_crash_is_not_taken_for_seen() {
-    let install = Install::new();
-    let (cluster, mut client) = tracked(&install);
-    client.batch_execute("SET synchronous_commit = off").unwrap();
-    let (_, mut cursor) = pull(&mut client, None).unwrap();
-    for round in 0..3 {
-        // An aborted transaction counts as seen, and its record is flushed by nobody else.
-        client.batch_execute("BEGIN; UPDATE t SET n = n + 1 WHERE id = 3; ROLLBACK").unwrap();
-        (_, cursor) = pull(&mut client, Some(&cursor)).unwrap();
-        cluster.kill_9();
-        cluster.start_again();
-        client = cluster.connect();
-        client
-            .batch_execute(&format!("SET synchronous_commit = off; UPDATE t SET n = {round} + 100 WHERE id = 3"))
-            .unwrap();
-        let (ops, next) = pull(&mut client, Some(&cursor)).unwrap();
-        assert_eq!(ops, ["upsert 3"]);
-        cursor = next;
-    }
-}
-
-#[test]
 fn wait_holds_no_snapshot_and_returns_on_a_change() {
     let install = Install::new();
     let (cluster, mut client) = tracked(&install);
     let (_, cursor) = pull(&mut client, None).unwrap();
     let mut waiter = cluster.connect();
     let waiting = std::thread::spawn(move || {
-        let sql = format!("CALL sync_wait('{cursor}', '{SHAPE}', '20 s')");
+        let sql = format!("CALL sync_wait('{cursor}', '{{\"tables\":{{\"t\":{{\"where\":\"f = 1\"}}}}}}', '20 s')");
         match waiter.simple_query(&sql).unwrap().into_iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
             _ => None,
