@@ -208,17 +208,11 @@ struct LogRow {
 /// The log rows of a table that a snapshot does not see. They are only fetched with the owner's
 /// rights; what runs on their values runs with the caller's.
 fn log_rows(relation: pg_sys::Oid, seen: &Snapshot) -> Vec<LogRow> {
-    const SELECT: &str = "SELECT xid::pg_catalog.text::pg_catalog.int8, seq, (pos - '0/0')::pg_catalog.int8, \
-                          kind = 'e', old FROM syncline.log WHERE relation = $1";
-    const XMAX: &str = "$2::pg_catalog.text::pg_catalog.xid8";
-    let sql = format!(
-        "{SELECT} AND xid >= {XMAX} UNION ALL \
-         {SELECT} AND xid = ANY ($3::pg_catalog.text[]::pg_catalog.xid8[]) AND xid < {XMAX}"
-    );
+    const COLUMNS: &str = "xid::pg_catalog.text::pg_catalog.int8, seq, (pos - '0/0')::pg_catalog.int8, kind = 'e', old";
     let [xmax, xip] = server::bounds(seen);
     let mut rows = Vec::new();
     settings::as_owner(|| {
-        spi::query(&sql, &[spi::Param::oid(relation), xmax, xip], &mut |row| {
+        spi::query(&server::log_sql(COLUMNS), &[spi::Param::oid(relation), xmax, xip], &mut |row| {
             rows.push(LogRow {
                 place: Place { xid: row.int8(0) as u64, seq: row.int8(1), pos: row.int8(2) as u64 },
                 enters: row.bool(3),
@@ -333,14 +327,29 @@ impl Sink for Document {
     }
 }
 
-/// Whether `sync_changes` would return anything but a commit.
-pub fn would_change(since: Option<&str>, text: &str) -> Result<bool> {
+/// Whether `sync_changes` would return anything but a commit; without a shape, for some shape over the
+/// tables that the caller may read.
+pub fn would_change(since: Option<&str>, text: Option<&str>) -> Result<bool> {
     let mut found = Found(false);
-    match settled(since, text, &mut found) {
+    let looked = match text {
+        Some(text) => settled(since, text, &mut found),
+        None => anything_new(since).map(|new| found.0 = new),
+    };
+    match looked {
         Ok(()) => Ok(found.0),
         // A standby that lags has not replayed it yet, or a table was just altered: the next look tells.
         Err(error) if error.sqlstate() == "40001" => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// Whether a row, a log row or a barrier of any tracked table is new to the cursor.
+fn anything_new(since: Option<&str>) -> Result<bool> {
+    let Some(cursor) = since.map(str::parse::<Cursor>).transpose()? else { return Ok(true) };
+    match cursor.position.judge(&server::now()?, snapshot::switch_point) {
+        Verdict::Accept => Ok(settings::pinned(|| server::anything_new(&cursor.position.snapshot))),
+        Verdict::Ahead => Ok(false),
+        Verdict::Reset(_) => Ok(true),
     }
 }
 

@@ -78,6 +78,49 @@ pub fn overtaken(reads: &[Reads], seen: &Snapshot) -> Result<bool> {
     snapshot::with_latest(|| Ok(unseen_barrier(reads, seen, true) || !seen.dominates(&state()?.1)))
 }
 
+/// Whether `seen` lacks a row, a log row or a barrier of any tracked table that the caller may read.
+pub fn anything_new(seen: &Snapshot) -> bool {
+    const TABLES: &str = "SELECT t.tgrelid, pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_trigger t \
+         JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE t.tgfoid = 'syncline.stamp()'::pg_catalog.regprocedure AND t.tgparentid = 0 \
+         AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
+         AND pg_catalog.has_column_privilege(c.oid, '_sync_version', 'SELECT')";
+    let mut tables = Vec::new();
+    spi::query(TABLES, &[], &mut |row| {
+        let oid = row.get(0).map_or(pg_sys::InvalidOid, |datum| pg_sys::Oid::from(datum.value() as u32));
+        tables.extend(row.get(1).map(|name| (oid, function::text(name))));
+        true
+    });
+    let finds = |sql: &str, params: &[spi::Param]| {
+        let mut found = false;
+        spi::query(sql, params, &mut |_| {
+            found = true;
+            false
+        });
+        found
+    };
+    tables.into_iter().any(|(oid, name)| {
+        let [xmax, xip] = bounds(seen);
+        let rows = format!(
+            "SELECT 1 FROM {name} WHERE _sync_version >= $1 UNION ALL \
+             SELECT 1 FROM {name} WHERE _sync_version = ANY ($2) AND _sync_version < $1"
+        );
+        finds(&rows, &[xmax, xip])
+            || settings::as_owner(|| finds(&log_sql("1"), &[spi::Param::oid(oid), xmax, xip]))
+            || unseen_barrier(&[Reads { relation: oid, columns: Vec::new() }], seen, true)
+    })
+}
+
+/// SQL for the log rows of table `$1` that are new to a snapshot, given by its [`bounds`] as `$2` and `$3`.
+pub fn log_sql(columns: &str) -> String {
+    const XMAX: &str = "$2::pg_catalog.text::pg_catalog.xid8";
+    let select = format!("SELECT {columns} FROM syncline.log WHERE relation = $1");
+    format!(
+        "{select} AND xid >= {XMAX} UNION ALL \
+         {select} AND xid = ANY ($3::pg_catalog.text[]::pg_catalog.xid8[]) AND xid < {XMAX}"
+    )
+}
+
 /// The cursor may leave the server: everything it has seen survives a crash.
 pub fn release(position: &Position, standby: bool) {
     if !standby && !mutant::is(Mutant::NoFlush) {

@@ -27,10 +27,11 @@ const TICK: Duration = Duration::from_millis(5);
 
 fn wait(call: &Call) -> Result<bool> {
     let since = call.text(0);
-    let shape = call.jsonb(1).ok_or_else(|| Error::rule("22004", "shape is NULL"))?;
+    // NULL: any tracked table.
+    let shape = call.jsonb(1);
     let timeout = call.arg(2).map_or(Duration::ZERO, transaction::interval);
     since.as_deref().map(str::parse::<Cursor>).transpose()?;
-    Shape::parse(&shape)?;
+    shape.as_deref().map(Shape::parse).transpose()?;
     if transaction::is_atomic(call) {
         return Err(Error::rule("25001", "cannot wait inside a transaction block").with_hint(
             "Use CALL sync_wait(…) as a statement of its own: it ends the transaction, so as to hold no snapshot.",
@@ -40,7 +41,7 @@ fn wait(call: &Call) -> Result<bool> {
     loop {
         // Read before the check: what commits during it moves the counter again.
         let counter = transaction::completion_count();
-        if transaction::fresh(|| changes::would_change(since.as_deref(), &shape))? {
+        if transaction::fresh(|| changes::would_change(since.as_deref(), shape.as_deref()))? {
             return Ok(true);
         }
         loop {

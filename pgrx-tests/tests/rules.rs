@@ -227,6 +227,26 @@ fn wait_holds_no_snapshot_and_returns_on_a_change() {
 }
 
 #[test]
+fn wait_for_any_table_sees_every_kind_of_change_and_only_that() {
+    let install = Install::new();
+    let (_cluster, mut client) = tracked(&install);
+    let changed = |client: &mut Client, cursor: &str| -> bool {
+        let sql = format!("CALL sync_wait('{cursor}', NULL, '1 ms')");
+        let rows = client.simple_query(&sql).unwrap();
+        rows.iter().any(|message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("t")))
+    };
+    for change in
+        ["INSERT INTO t VALUES (9, 1)", "UPDATE t SET n = 2 WHERE id = 1", "DELETE FROM t WHERE id = 3", "TRUNCATE t"]
+    {
+        let (_, cursor) = pull(&mut client, None).unwrap();
+        client.batch_execute("CREATE TABLE IF NOT EXISTS other (id int); INSERT INTO other VALUES (1)").unwrap();
+        assert!(!changed(&mut client, &cursor), "before {change}");
+        client.batch_execute(change).unwrap();
+        assert!(changed(&mut client, &cursor), "after {change}");
+    }
+}
+
+#[test]
 fn promoted_standby_accepts_cursors_from_before() {
     let install = Install::new();
     let (primary, mut client) = tracked(&install);
