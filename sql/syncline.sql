@@ -219,7 +219,7 @@ ALTER EVENT TRIGGER syncline_dropped ENABLE ALWAYS;
 
 -- The caller's part of sync_track: his rights decide. True if rows went unwatched until now.
 CREATE FUNCTION syncline.track(relation regclass, filter_columns text[], log_inserts boolean, published boolean)
-    RETURNS boolean LANGUAGE plpgsql AS $$
+    RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     c pg_catalog.pg_class;
     key oid;
@@ -316,7 +316,7 @@ CREATE FUNCTION sync_track(relation regclass, filter_columns text[] DEFAULT '{}'
 COMMENT ON FUNCTION sync_track(regclass, text[], boolean, boolean) IS
     'starts tracking a table: column _sync_version, its index, triggers; calling again widens filter_columns';
 
-CREATE FUNCTION sync_untrack(relation regclass) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION sync_untrack(relation regclass) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     member regclass;
 BEGIN

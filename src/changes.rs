@@ -346,11 +346,13 @@ pub fn would_change(since: Option<&str>, text: Option<&str>) -> Result<bool> {
 /// Whether a row, a log row or a barrier of any tracked table is new to the cursor.
 fn anything_new(since: Option<&str>) -> Result<bool> {
     let Some(cursor) = since.map(str::parse::<Cursor>).transpose()? else { return Ok(true) };
-    match cursor.position.judge(&server::now()?, snapshot::switch_point) {
-        Verdict::Accept => Ok(settings::pinned(|| server::anything_new(&cursor.position.snapshot))),
-        Verdict::Ahead => Ok(false),
-        Verdict::Reset(_) => Ok(true),
-    }
+    settings::pinned(|| {
+        Ok(match cursor.position.judge(&server::now()?, snapshot::switch_point) {
+            Verdict::Accept => server::anything_new(&cursor.position.snapshot),
+            Verdict::Ahead => false,
+            Verdict::Reset(_) => true,
+        })
+    })
 }
 
 /// Takes nothing but the fact.

@@ -313,6 +313,23 @@ fn wait_for_any_table_sees_every_kind_of_change_and_only_that() {
 }
 
 #[test]
+fn more_filters_than_plans_are_kept_for_are_answered_and_so_are_changed_tables() {
+    let install = Install::new();
+    let (_cluster, mut client) = tracked(&install);
+    for round in 0..2 {
+        for terms in 1..=300 {
+            let filter = vec!["f = 1"; terms % 150 + 1].join(if terms < 150 { " OR " } else { " AND " });
+            let sql =
+                format!("SELECT count(*) FROM sync_preview('{{\"tables\":{{\"t\":{{\"where\":\"{filter}\"}}}}}}')");
+            assert_eq!(client.query_one(&sql, &[]).unwrap().get::<_, i64>(0), 4);
+        }
+        let type_name = if round == 0 { "bigint" } else { "numeric" };
+        client.batch_execute(&format!("ALTER TABLE t ALTER COLUMN n TYPE {type_name}")).unwrap();
+    }
+    assert_eq!(pull(&mut client, None).unwrap().0, ["reset start", "upsert 1", "upsert 3", "upsert 5"]);
+}
+
+#[test]
 fn promoted_standby_accepts_cursors_from_before() {
     let install = Install::new();
     let (primary, mut client) = tracked(&install);

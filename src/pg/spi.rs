@@ -3,6 +3,8 @@
 //! pgrx's `Spi` takes a fresh snapshot and a command id as soon as the transaction may write; here one
 //! snapshot per call is what keeps a delta exact, and a standby assigns no transaction ids.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ffi::CString;
 
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
@@ -95,10 +97,71 @@ unsafe extern "C-unwind" fn startup(_dest: *mut pg_sys::DestReceiver, _operation
 #[pg_guard]
 unsafe extern "C-unwind" fn shutdown(_dest: *mut pg_sys::DestReceiver) {}
 
+/// The most plans that a backend keeps. Filters are bound by parameters, so that the texts are few.
+const MAX_PLANS: usize = 256;
+
+thread_local! {
+    static PLANS: RefCell<HashMap<(String, Vec<pg_sys::Oid>), pg_sys::SPIPlanPtr>> = RefCell::default();
+    /// Queries under way: a value's output may call a function that pulls.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts a query while it runs.
+struct Running;
+
+impl Running {
+    fn new() -> Self {
+        DEPTH.set(DEPTH.get() + 1);
+        Self
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
+    }
+}
+
+/// The analysed query, kept for the life of the backend; Postgres itself analyses it again after changes of
+/// definitions. The plan is made anew for the values of each call: whether an index serves depends on them.
+///
+/// # Safety
+///
+/// SPI is connected.
+unsafe fn plan(sql: &str, types: Vec<pg_sys::Oid>) -> pg_sys::SPIPlanPtr {
+    let key = (sql.to_owned(), types);
+    if let Some(plan) = PLANS.with_borrow(|plans| plans.get(&key).copied()) {
+        return plan;
+    }
+    let text = CString::new(sql).unwrap_or_default();
+    let count = i32::try_from(key.1.len()).unwrap_or(i32::MAX);
+    // SAFETY: the caller's promise; text and types live until the call returns; only kept plans are freed.
+    unsafe {
+        let options = pg_sys::CURSOR_OPT_CUSTOM_PLAN as i32;
+        let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), count, key.1.as_ptr().cast_mut(), options);
+        assert!(!plan.is_null(), "a generated query is one that SPI can prepare");
+        let is_full = PLANS.with_borrow(|plans| plans.len() >= MAX_PLANS);
+        if is_full && DEPTH.get() > 1 {
+            // One of the kept plans is running: this one lives until SPI_finish instead.
+            return plan;
+        }
+        assert_eq!(pg_sys::SPI_keepplan(plan), 0, "a new plan can be kept");
+        let full = PLANS.with_borrow_mut(|plans| {
+            let full = if is_full { std::mem::take(plans) } else { HashMap::new() };
+            plans.insert(key, plan);
+            full
+        });
+        for old in full.into_values() {
+            pg_sys::SPI_freeplan(old);
+        }
+        plan
+    }
+}
+
 /// Runs one SELECT read-only under the active snapshot and passes its rows to `each`, until that
 /// returns false. What `each` allocates from Postgres is freed after each row.
 pub fn query(sql: &str, params: &[Param], each: &mut dyn FnMut(&Row<'_>) -> bool) {
-    let text = CString::new(sql).unwrap_or_default();
+    let _running = Running::new();
     let types: Vec<pg_sys::Oid> = params.iter().map(|param| param.typid).collect();
     let mut receiver = Receiver {
         base: pg_sys::DestReceiver {
@@ -115,9 +178,8 @@ pub fn query(sql: &str, params: &[Param], each: &mut dyn FnMut(&Row<'_>) -> bool
     // pointers passed live until SPI_finish; the parameter list has room for `params.len()` members.
     unsafe {
         pg_sys::SPI_connect();
+        let plan = plan(sql, types);
         let count = i32::try_from(params.len()).unwrap_or(i32::MAX);
-        let plan = pg_sys::SPI_prepare(text.as_ptr(), count, types.as_ptr().cast_mut());
-        assert!(!plan.is_null(), "a generated query is one that SPI can prepare");
         let list = pg_sys::makeParamList(count);
         for (i, (slot, param)) in (*list).params.as_mut_slice(params.len()).iter_mut().zip(params).enumerate() {
             debug_assert!(i < params.len());

@@ -23,7 +23,11 @@ fn main() {
     let install = Install::new();
     let cluster = Cluster::start_with(&install, &[("shared_buffers", "1GB"), ("max_wal_size", "8GB")]);
     let mut client = cluster.connect();
-    client.batch_execute("CREATE EXTENSION syncline").expect("the extension can be made");
+    // One core for each side: a pull runs in one backend, and so does its peer here.
+    client
+        .batch_execute("CREATE EXTENSION syncline; ALTER DATABASE postgres SET max_parallel_workers_per_gather = 0")
+        .expect("the extension can be made");
+    let client = cluster.connect();
     let mut bench = Bench {
         client,
         lines: vec!["measurement,unit,ours_median,peer_median,ratio,min_ratio,max_ratio,runs".to_owned()],
