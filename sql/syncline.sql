@@ -477,6 +477,11 @@ SELECT (SELECT count(*) FROM sync_tables) AS tables,
        (SELECT max(now() - x.since) FROM (
             SELECT xact_start AS since FROM pg_stat_activity WHERE backend_xid IS NOT NULL
             UNION ALL SELECT prepared FROM pg_prepared_xacts) x) AS oldest_transaction,
-       (SELECT count(*) FROM sync_tables t JOIN pg_class c ON c.oid = t.relation WHERE c.relrowsecurity) AS row_security_tables;
+       (SELECT count(*) FROM sync_tables t JOIN pg_class c ON c.oid = t.relation WHERE c.relrowsecurity) AS row_security_tables,
+       (SELECT count(*) FROM pg_replication_slots s WHERE s.plugin = 'syncline') AS slots,
+       (SELECT max(pg_wal_lsn_diff(
+                   CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
+                   s.confirmed_flush_lsn))
+        FROM pg_replication_slots s WHERE s.plugin = 'syncline') AS slot_lag_bytes;
 COMMENT ON VIEW sync_health IS
     'numbers for a dashboard: last_prune far back means that nobody calls sync_prune; cursors carry the ids of open transactions';
