@@ -36,6 +36,8 @@ struct Logged {
 /// What the row triggers need to know of a relation.
 pub struct Layout {
     root: pg_sys::Oid,
+    /// `syncline.log`: dropped only with the triggers, so the relation changes too.
+    log: pg_sys::Oid,
     /// Number of `_sync_version` in the relation at hand.
     pub version: i16,
     columns: Vec<Logged>,
@@ -88,7 +90,10 @@ fn read_layout(oid: pg_sys::Oid) -> Result<Layout> {
         let own = here.attribute(&attribute.name).ok_or_else(missing)?;
         columns.push(Logged { here: own.number, tracked: attribute.number, storage: own.storage, in_key });
     }
-    Ok(Layout { root, version, columns, log_inserts: trigger.is_some_and(|t| t.on_insert) })
+    let log = relation::schema("syncline")
+        .and_then(|schema| relation::find(schema, "log"))
+        .ok_or_else(|| Error::rule("55000", "extension syncline is not installed"))?;
+    Ok(Layout { root, log, version, columns, log_inserts: trigger.is_some_and(|t| t.on_insert) })
 }
 
 fn log(call: &Call) -> Result<()> {
@@ -151,13 +156,10 @@ fn write(row: &RowEvent<'_>, layout: &Layout, xid: u64, kind: u8, tuple: Tuple, 
     for column in &layout.columns {
         image::encode(&mut old, column.tracked, column.storage, row.value(tuple, column.here));
     }
-    let table = relation::schema("syncline")
-        .and_then(|schema| relation::find(schema, "log"))
-        .ok_or_else(|| Error::rule("55000", "extension syncline is not installed"))?;
     let seq = sequence(made_by, next_count(xid)?);
     let datum = |value: i64| pg_sys::Datum::from(value);
     trigger::insert(
-        table,
+        layout.log,
         [
             pg_sys::Datum::from(layout.root),
             datum(xid as i64),
