@@ -217,16 +217,16 @@ ALTER EVENT TRIGGER syncline_dropped ENABLE ALWAYS;
 
 -- Tracking -------------------------------------------------------------------------------------------
 
--- The caller's part of sync_track: his rights decide. True if rows went unwatched until now.
+-- The caller's part of sync_track: his rights decide. What now begins: "tracking", "logging inserts", or nothing.
 CREATE FUNCTION syncline.track(relation regclass, filter_columns text[], log_inserts boolean, published boolean)
-    RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+    RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     c pg_catalog.pg_class;
     key oid;
     logged text[];
     inserts boolean;
     name text;
-    fresh boolean;
+    begins text;
 BEGIN
     SELECT * INTO c FROM pg_catalog.pg_class WHERE oid = relation;
     IF c.relkind NOT IN ('r', 'p') THEN
@@ -290,7 +290,8 @@ BEGIN
     SELECT pg_catalog.string_to_array(pg_catalog.encode(t.tgargs, 'escape'), '\000'), (t.tgtype & 4) <> 0
       INTO logged, inserts
       FROM pg_catalog.pg_trigger t WHERE t.tgrelid = relation AND t.tgname = 'syncline_log';
-    fresh := logged IS NULL OR NOT syncline.is_tracked(relation);
+    begins := CASE WHEN logged IS NULL OR NOT syncline.is_tracked(relation) THEN 'tracking'
+                   WHEN log_inserts AND NOT inserts THEN 'logging inserts' END;
     SELECT pg_catalog.array_agg(DISTINCT n) INTO logged FROM pg_catalog.unnest(logged || filter_columns) n WHERE n <> '';
     inserts := coalesce(inserts, false) OR log_inserts;
     IF NOT syncline.is_tracked(relation) THEN
@@ -306,7 +307,7 @@ BEGIN
     -- Rows restored from another cluster may carry ids that this one has not reached: each pull would send them.
     EXECUTE pg_catalog.format('UPDATE %s SET _sync_version = 0 WHERE _sync_version > %s',
         relation, pg_catalog.pg_current_xact_id());
-    RETURN fresh;
+    RETURN begins;
 END $$;
 COMMENT ON FUNCTION syncline.track(regclass, text[], boolean, boolean) IS 'the part of sync_track that runs with the caller''s rights';
 

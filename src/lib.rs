@@ -7,6 +7,7 @@ mod changes;
 mod digest;
 mod error;
 mod mutant;
+mod past;
 mod pg;
 mod plan;
 mod preview;

@@ -108,6 +108,9 @@ fn log(call: &Call) -> Result<()> {
                 .with_hint("Leave the column to Syncline; no BEFORE trigger may sort after \"~syncline_stamp\"."));
         }
     }
+    if row.event == Event::Insert && mutant::is(Mutant::NoInsertLog) {
+        return Ok(());
+    }
     if row.event == Event::Insert {
         return write(&row, &layout, xid, b'e', first, current_command());
     }
@@ -129,7 +132,7 @@ fn log(call: &Call) -> Result<()> {
     } else if differs(false) && !mutant::is(Mutant::NoFilterTombstone) {
         write(&row, &layout, xid, b'u', first, made_by)?;
     }
-    if differs(true) {
+    if differs(true) && !mutant::is(Mutant::NoKeyEnter) {
         write(&row, &layout, xid, b'e', row.new_row(), current_command())?;
     }
     Ok(())

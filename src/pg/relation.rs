@@ -21,6 +21,8 @@ pub struct Attribute {
     pub collation: pg_sys::Oid,
     /// `attgenerated`: 0, `s` or `v`.
     pub generated: u8,
+    /// Declared NOT NULL.
+    pub not_null: bool,
 }
 
 /// One of our row triggers.
@@ -58,7 +60,22 @@ pub const STAMP: &str = "~syncline_stamp";
 /// See [`STAMP`].
 pub const LOG: &str = "syncline_log";
 
+/// Quotes an identifier always, so that keywords are no case of their own.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 impl Relation {
+    /// Schema and name as SQL takes them.
+    pub fn full_name(&self) -> String {
+        format!("{}.{}", quoted(&self.name.0), quoted(&self.name.1))
+    }
+
+    /// The columns of the key, in its order.
+    pub fn key_columns(&self) -> impl Iterator<Item = &Attribute> {
+        self.key.iter().filter_map(|&number| self.numbered(number))
+    }
+
     /// A column by name.
     pub fn attribute(&self, name: &str) -> Option<&Attribute> {
         self.attributes.iter().find(|attribute| attribute.name == name)
@@ -202,6 +219,7 @@ unsafe fn attributes(descriptor: pg_sys::TupleDesc) -> Vec<Attribute> {
                 typmod: a.atttypmod,
                 collation: a.attcollation,
                 generated: a.attgenerated as u8,
+                not_null: a.attnotnull,
             })
             .collect()
     }
