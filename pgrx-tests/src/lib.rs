@@ -2,6 +2,7 @@
 //! files and the oracle.
 
 mod cluster;
+pub mod fuzz;
 pub mod golden;
 pub mod histories;
 mod install;
