@@ -53,7 +53,7 @@ fn check(root: &Relation, tree: &[pg_sys::Oid]) -> Result<()> {
         return Err(Error::rule("40001", format!("a partition of \"{}\" is being detached", root.name.1))
             .with_hint("Try again when that is done."));
     }
-    if root.key.is_empty() || root.attribute("_sync_version").is_none() {
+    if root.key.is_empty() || root.version().is_none() {
         return Err(Error::rule("55000", format!("table \"{}\" has lost its key or its version column", root.name.1))
             .with_hint("Restore them and call sync_track."));
     }

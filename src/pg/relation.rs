@@ -69,6 +69,11 @@ impl Relation {
         self.attributes.iter().find(|attribute| attribute.number == number)
     }
 
+    /// The column that the trigger stamps, if it is of the type that is stamped.
+    pub fn version(&self) -> Option<&Attribute> {
+        self.attribute("_sync_version").filter(|attribute| attribute.storage.typid == pg_sys::INT8OID)
+    }
+
     /// A trigger of ours by name.
     pub fn trigger(&self, name: &str) -> Option<&RowTrigger> {
         self.triggers.iter().find(|trigger| trigger.name == name)
