@@ -303,9 +303,6 @@ BEGIN
         (SELECT pg_catalog.string_agg(pg_catalog.quote_literal(n), ', ') FROM pg_catalog.unnest(logged) n));
     EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER "~syncline_stamp"', relation);
     EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER syncline_log', relation);
-    -- Rows restored from another cluster may carry ids that this one has not reached: each pull would send them.
-    EXECUTE pg_catalog.format('UPDATE %s SET _sync_version = 0 WHERE _sync_version > %s',
-        relation, pg_catalog.pg_current_xact_id());
     RETURN fresh;
 END $$;
 COMMENT ON FUNCTION syncline.track(regclass, text[], boolean, boolean) IS 'the part of sync_track that runs with the caller''s rights';
