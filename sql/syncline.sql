@@ -399,25 +399,33 @@ CREATE FUNCTION sync_rotate_epoch() RETURNS void LANGUAGE sql SECURITY DEFINER S
 REVOKE ALL ON FUNCTION sync_rotate_epoch() FROM PUBLIC;
 COMMENT ON FUNCTION sync_rotate_epoch() IS 'makes every cursor reset: for restores that the server cannot notice';
 
-CREATE VIEW sync_tables AS
+-- Whoever may create the extension chose its schema, and may have put operators there that fit better than those
+-- of pg_catalog: a view keeps what it found, and a superuser may read it.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+CREATE VIEW @extschema@.sync_tables AS
 SELECT t.tgrelid::regclass AS relation,
        array_remove(string_to_array(encode(g.tgargs, 'escape'), '\000'), '') AS filter_columns,
        (g.tgtype & 4) <> 0 AS log_inserts,
        t.tgenabled = 'A' AND g.tgenabled = 'A' AS enabled
 FROM pg_trigger t LEFT JOIN pg_trigger g ON g.tgrelid = t.tgrelid AND g.tgfoid = 'syncline.log()'::regprocedure
 WHERE t.tgfoid = 'syncline.stamp()'::regprocedure AND t.tgparentid = 0;
-COMMENT ON VIEW sync_tables IS 'the tracked tables, their filter columns, and whether their triggers are enabled';
-GRANT SELECT ON sync_tables TO PUBLIC;
+COMMENT ON VIEW @extschema@.sync_tables IS 'the tracked tables, their filter columns, and whether their triggers are enabled';
+GRANT SELECT ON @extschema@.sync_tables TO PUBLIC;
 
-CREATE VIEW sync_health AS
-SELECT (SELECT count(*) FROM sync_tables) AS tables,
-       (SELECT count(*) FROM sync_tables WHERE enabled IS NOT TRUE) AS disabled_tables,
+CREATE VIEW @extschema@.sync_health AS
+SELECT (SELECT count(*) FROM @extschema@.sync_tables) AS tables,
+       (SELECT count(*) FROM @extschema@.sync_tables WHERE enabled IS NOT TRUE) AS disabled_tables,
        (SELECT count(*) FROM syncline.log) AS log_rows,
        (SELECT horizon FROM syncline.state) AS horizon,
        (SELECT max(taken) FROM syncline.sample) AS last_prune,
        (SELECT max(now() - x.since) FROM (
             SELECT xact_start AS since FROM pg_stat_activity WHERE backend_xid IS NOT NULL
             UNION ALL SELECT prepared FROM pg_prepared_xacts) x) AS oldest_transaction,
-       (SELECT count(*) FROM sync_tables t JOIN pg_class c ON c.oid = t.relation WHERE c.relrowsecurity) AS row_security_tables;
-COMMENT ON VIEW sync_health IS
+       (SELECT count(*) FROM @extschema@.sync_tables t JOIN pg_class c ON c.oid = t.relation WHERE c.relrowsecurity) AS row_security_tables;
+COMMENT ON VIEW @extschema@.sync_health IS
     'numbers for a dashboard: last_prune far back means that nobody calls sync_prune; cursors carry the ids of open transactions';
+
+-- The owner of a database creates the extension and need not be a superuser.
+GRANT EXECUTE ON FUNCTION @extschema@.sync_prune(interval), @extschema@.sync_rotate_epoch() TO @extowner@;
+GRANT SELECT ON @extschema@.sync_health TO @extowner@;
