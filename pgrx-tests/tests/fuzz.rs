@@ -37,6 +37,8 @@ struct Fuzz {
     pool: Vec<Held>,
     /// Shapes accepted, shapes refused, cursors accepted without a reset, cursors reset, cursors refused.
     counts: [u32; 5],
+    /// Refusals by SQLSTATE.
+    states: BTreeMap<String, u32>,
 }
 
 fn text(row: &Row, column: usize) -> String {
@@ -74,6 +76,7 @@ impl Fuzz {
                 let state = state(&error);
                 let is_expected = EXPECTED.iter().any(|class| state.starts_with(class));
                 assert!(is_expected && !self.client.is_closed(), "{sql} {arguments:.3000?}: {error:?}");
+                *self.states.entry(state).or_default() += 1;
                 None
             }
         }
@@ -200,7 +203,8 @@ fn hostile_shapes_and_cursors_are_refused_or_answered_rightly() {
     client.batch_execute("SET statement_timeout = '20 s'; SET app.name = 'open'").unwrap();
     let before = cluster.log().len();
     let (seed, cases) = (number("FUZZ_SEED", 1), number("FUZZ_CASES", 10_000));
-    let mut fuzz = Fuzz { client, rng: Rng::new(seed.into(), 0), pool: Vec::new(), counts: [0; 5] };
+    let mut fuzz =
+        Fuzz { client, rng: Rng::new(seed.into(), 0), pool: Vec::new(), counts: [0; 5], states: BTreeMap::new() };
     let mut writer = cluster.connect();
     for _ in 0..cases {
         fuzz.shape();
@@ -214,7 +218,11 @@ fn hostile_shapes_and_cursors_are_refused_or_answered_rightly() {
     let log = cluster.log();
     let fatal: Vec<&str> = log[before..].lines().filter(|line| FATAL.iter().any(|word| line.contains(word))).collect();
     assert!(fatal.is_empty(), "{fatal:.10?}");
-    println!("seed {seed}: shapes accepted, refused; cursors accepted, reset, refused: {:?}", fuzz.counts);
+    println!(
+        "seed {seed}: shapes accepted, refused; cursors accepted, reset, refused: {:?}; {:?}",
+        fuzz.counts, fuzz.states
+    );
     assert!(fuzz.counts.iter().all(|&count| count >= cases / 20), "toothless: {:?}", fuzz.counts);
+    assert!(fuzz.states.len() >= 10, "toothless: {:?}", fuzz.states);
     assert!(fuzz.counts[0] >= cases / 10, "toothless: {:?}", fuzz.counts);
 }

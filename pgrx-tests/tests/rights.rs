@@ -291,6 +291,24 @@ fn superuser_who_tracks_a_hostile_table_runs_nothing_of_its_owner() {
     let shape = "{\"tables\":{\"mallory.bait\":{\"where\":\"f = 1 OR c = 1\"}}}";
     admin.batch_execute(&format!("SELECT sync_changes(NULL, '{shape}'); SELECT sync_digest('{shape}')")).unwrap();
     admin.batch_execute("SELECT sync_untrack('mallory.bait')").unwrap();
+    // An index that is evaluated when a query is planned, and a trigger that would fire when the superuser commits.
+    mallory
+        .batch_execute(
+            "CREATE TABLE mallory.more (id int PRIMARY KEY, _sync_version bigint NOT NULL DEFAULT 4000000000); \
+             CREATE INDEX ON mallory.more (mallory.trap(1)); INSERT INTO mallory.more VALUES (1)",
+        )
+        .unwrap();
+    admin.batch_execute("SELECT sync_track('mallory.more'); SELECT sync_untrack('mallory.more')").unwrap();
+    mallory
+        .batch_execute(
+            "ALTER TABLE mallory.more ADD COLUMN _sync_version bigint NOT NULL DEFAULT 4000000000; \
+             CREATE CONSTRAINT TRIGGER d AFTER UPDATE ON mallory.more DEFERRABLE INITIALLY DEFERRED \
+                 FOR EACH ROW EXECUTE FUNCTION mallory.trap_trigger()",
+        )
+        .unwrap();
+    let track = "SELECT sync_track('mallory.more')";
+    assert_eq!(admin.batch_execute(track).map_err(|error| state(&error)), Err("42501".to_owned()));
+    mallory.batch_execute(track).unwrap();
     assert_only_mallory(&cluster);
 }
 

@@ -58,12 +58,19 @@ pub fn as_owner<T>(work: impl FnOnce() -> T) -> T {
 /// of the owner's must not get the rights of whoever calls.
 pub fn as_table_owner<T>(table: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
-    // SAFETY: restored below, or by Postgres when the transaction aborts; the table exists, as its caller holds a lock.
-    let level = unsafe {
+    // SAFETY: the table exists, as the caller holds a lock; it is closed again.
+    let owner = unsafe {
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
         let rel = pg_sys::relation_open(table, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
         let owner = (*(*rel).rd_rel).relowner;
         pg_sys::relation_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
+        owner
+    };
+    if owner == user {
+        return work();
+    }
+    // SAFETY: restored below, or by Postgres when the transaction aborts.
+    let level = unsafe {
         pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_RESTRICTED_OPERATION as i32);
         pg_sys::NewGUCNestLevel()
     };

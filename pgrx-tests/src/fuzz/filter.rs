@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::rng::Rng;
 
 /// A filter column as a filter names it, and constants that fit its type.
-const COLUMNS: [(&str, &[&str]); 18] = [
+const COLUMNS: [(&str, &[&str]); 21] = [
     ("id", &["1", "7", "-3", "'5'", "2147483647"]),
     ("big", &["1", "9223372036854775807", "'-1'::bigint"]),
     ("n", &["1.50", "0", "-1e10", "'NaN'", "1e300", ".5"]),
@@ -22,6 +22,9 @@ const COLUMNS: [(&str, &[&str]); 18] = [
     ("j", &["'{\"a\": 1}'", "'null'", "'[1, \"x\"]'", "'{}'::jsonb"]),
     ("a", &["'{1,2}'", "ARRAY[1, NULL, 2]", "'{}'", "'{1}'::int[]"]),
     ("r", &["'[1,5)'", "'empty'", "'(,)'"]),
+    ("during", &["'[2024-01-01,)'", "'empty'::tstzrange", "'[now,)'"]),
+    ("pair", &["'(1,x)'", "NULL"]),
+    ("moods", &["'{ok}'", "ARRAY['sad']"]),
     ("bin", &["'\\x00ff'", "E'\\\\x'"]),
     ("\"Odd \"\"näme\"", &["1", "2"]),
 ];
@@ -209,6 +212,7 @@ pub fn valid(rng: &mut Rng, params: &mut Vec<Value>, depth: u32) -> String {
             "coalesce(s, '') <> 'x'",
             "upper(coalesce(v, 'y')) = 'Y'",
             "s = v",
+            "at = ANY('{now}')",
             "id = \"Odd \"\"näme\"",
         ]))
         .to_owned(),
