@@ -186,7 +186,7 @@ BEGIN
             INSERT INTO syncline.barrier (relation, reason)
                 SELECT l.root, 'drop' FROM syncline.leaf l WHERE l.leaf = d.objid;
             DELETE FROM syncline.leaf l WHERE l.leaf = d.objid;
-        ELSIF d.object_type = 'trigger' AND d.address_names[3] IN ('~syncline_stamp', 'syncline_log') THEN
+        ELSIF d.object_type = 'trigger' AND d.address_names[3] IN ('~syncline_stamp', 'syncline_log', 'syncline_truncate') THEN
             relation := to_regclass(format('%I.%I', d.address_names[1], d.address_names[2]));
             IF relation IS NOT NULL THEN
                 PERFORM syncline.set_barrier(relation, 'trigger dropped');

@@ -23,7 +23,7 @@ pub struct Attribute {
     pub generated: u8,
 }
 
-/// One of our row triggers.
+/// One of our triggers.
 #[derive(Debug, Clone)]
 pub struct RowTrigger {
     /// The trigger's name.
@@ -57,6 +57,8 @@ pub struct Relation {
 pub const STAMP: &str = "~syncline_stamp";
 /// See [`STAMP`].
 pub const LOG: &str = "syncline_log";
+/// Name of the statement trigger for TRUNCATE.
+pub const TRUNCATE: &str = "syncline_truncate";
 
 impl Relation {
     /// A column by name.
@@ -246,8 +248,8 @@ unsafe fn triggers(list: *mut pg_sys::TriggerDesc) -> Vec<RowTrigger> {
             .iter()
             .map(|trigger| (string(trigger.tgname), trigger))
             .filter(|(name, trigger)| {
-                let function = if name == STAMP { "stamp" } else { "log" };
-                (name == STAMP || name == LOG) && is_ours(trigger.tgfoid, function)
+                let ours = [(STAMP, "stamp"), (LOG, "log"), (TRUNCATE, "truncated")];
+                ours.iter().any(|(ours, function)| name == ours && is_ours(trigger.tgfoid, function))
             })
             .map(|(name, trigger)| RowTrigger {
                 name,

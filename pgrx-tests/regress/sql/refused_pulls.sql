@@ -118,6 +118,15 @@ SELECT pulled(:'cursor');
 ALTER TABLE t ENABLE TRIGGER "~syncline_stamp";
 SELECT pulled(:'cursor');
 ALTER TABLE t ENABLE ALWAYS TRIGGER "~syncline_stamp";
+ALTER TABLE t DISABLE TRIGGER syncline_truncate;
+SELECT pulled(:'cursor');
+ALTER TABLE t ENABLE ALWAYS TRIGGER syncline_truncate;
+SELECT cursor FROM sync_changes(NULL, '{"tables":{"t":{}}}') WHERE op = 'commit' \gset
+DROP TRIGGER syncline_truncate ON t;
+TRUNCATE t;
+SELECT pulled(:'cursor');
+SELECT sync_track('t');
+SELECT pulled(:'cursor');
 DROP TRIGGER syncline_log ON t;
 SELECT pulled(NULL);
 -- a version of another type
