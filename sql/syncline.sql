@@ -186,7 +186,7 @@ BEGIN
             INSERT INTO syncline.barrier (relation, reason)
                 SELECT l.root, 'drop' FROM syncline.leaf l WHERE l.leaf = d.objid;
             DELETE FROM syncline.leaf l WHERE l.leaf = d.objid;
-        ELSIF d.object_type = 'trigger' AND d.address_names[3] IN ('~syncline_stamp', 'syncline_log') THEN
+        ELSIF d.object_type = 'trigger' AND d.address_names[3] IN ('~syncline_stamp', 'syncline_log', 'syncline_truncate') THEN
             relation := to_regclass(format('%I.%I', d.address_names[1], d.address_names[2]));
             IF relation IS NOT NULL THEN
                 PERFORM syncline.set_barrier(relation, 'trigger dropped');
@@ -304,9 +304,6 @@ BEGIN
         (SELECT pg_catalog.string_agg(pg_catalog.quote_literal(n), ', ') FROM pg_catalog.unnest(logged) n));
     EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER "~syncline_stamp"', relation);
     EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER syncline_log', relation);
-    -- Rows restored from another cluster may carry ids that this one has not reached: each pull would send them.
-    EXECUTE pg_catalog.format('UPDATE %s SET _sync_version = 0 WHERE _sync_version > %s',
-        relation, pg_catalog.pg_current_xact_id());
     RETURN begins;
 END $$;
 COMMENT ON FUNCTION syncline.track(regclass, text[], boolean, boolean) IS 'the part of sync_track that runs with the caller''s rights';
@@ -345,7 +342,8 @@ CREATE TABLE syncline.client (
 );
 COMMENT ON TABLE syncline.client IS
     'the last mutation of each client that was applied or rejected, and the last rejected one; tracked, so that it comes with the rows';
-SELECT sync_track('syncline.client');
+-- All arguments: nothing but our own function takes them.
+SELECT @extschema@.sync_track('syncline.client'::regclass, '{}'::text[], false, false);
 SELECT pg_catalog.pg_extension_config_dump('syncline.client', '');
 GRANT SELECT ON syncline.client TO PUBLIC;
 
@@ -459,30 +457,38 @@ CREATE FUNCTION sync_rotate_epoch() RETURNS void LANGUAGE sql SECURITY DEFINER S
 REVOKE ALL ON FUNCTION sync_rotate_epoch() FROM PUBLIC;
 COMMENT ON FUNCTION sync_rotate_epoch() IS 'makes every cursor reset: for restores that the server cannot notice';
 
-CREATE VIEW sync_tables AS
+-- Whoever may create the extension chose its schema, and may have put operators there that fit better than those
+-- of pg_catalog: a view keeps what it found, and a superuser may read it.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+CREATE VIEW @extschema@.sync_tables AS
 SELECT t.tgrelid::regclass AS relation,
        array_remove(string_to_array(encode(g.tgargs, 'escape'), '\000'), '') AS filter_columns,
        (g.tgtype & 4) <> 0 AS log_inserts,
        t.tgenabled = 'A' AND g.tgenabled = 'A' AS enabled
 FROM pg_trigger t LEFT JOIN pg_trigger g ON g.tgrelid = t.tgrelid AND g.tgfoid = 'syncline.log()'::regprocedure
 WHERE t.tgfoid = 'syncline.stamp()'::regprocedure AND t.tgparentid = 0;
-COMMENT ON VIEW sync_tables IS 'the tracked tables, their filter columns, and whether their triggers are enabled';
-GRANT SELECT ON sync_tables TO PUBLIC;
+COMMENT ON VIEW @extschema@.sync_tables IS 'the tracked tables, their filter columns, and whether their triggers are enabled';
+GRANT SELECT ON @extschema@.sync_tables TO PUBLIC;
 
-CREATE VIEW sync_health AS
-SELECT (SELECT count(*) FROM sync_tables) AS tables,
-       (SELECT count(*) FROM sync_tables WHERE enabled IS NOT TRUE) AS disabled_tables,
+CREATE VIEW @extschema@.sync_health AS
+SELECT (SELECT count(*) FROM @extschema@.sync_tables) AS tables,
+       (SELECT count(*) FROM @extschema@.sync_tables WHERE enabled IS NOT TRUE) AS disabled_tables,
        (SELECT count(*) FROM syncline.log) AS log_rows,
        (SELECT horizon FROM syncline.state) AS horizon,
        (SELECT max(taken) FROM syncline.sample) AS last_prune,
        (SELECT max(now() - x.since) FROM (
             SELECT xact_start AS since FROM pg_stat_activity WHERE backend_xid IS NOT NULL
             UNION ALL SELECT prepared FROM pg_prepared_xacts) x) AS oldest_transaction,
-       (SELECT count(*) FROM sync_tables t JOIN pg_class c ON c.oid = t.relation WHERE c.relrowsecurity) AS row_security_tables,
+       (SELECT count(*) FROM @extschema@.sync_tables t JOIN pg_class c ON c.oid = t.relation WHERE c.relrowsecurity) AS row_security_tables,
        (SELECT count(*) FROM pg_replication_slots s WHERE s.plugin = 'syncline') AS slots,
        (SELECT max(pg_wal_lsn_diff(
                    CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
                    s.confirmed_flush_lsn))
         FROM pg_replication_slots s WHERE s.plugin = 'syncline') AS slot_lag_bytes;
-COMMENT ON VIEW sync_health IS
+COMMENT ON VIEW @extschema@.sync_health IS
     'numbers for a dashboard: last_prune far back means that nobody calls sync_prune; cursors carry the ids of open transactions';
+
+-- The owner of a database creates the extension and need not be a superuser.
+GRANT EXECUTE ON FUNCTION @extschema@.sync_prune(interval), @extschema@.sync_rotate_epoch() TO @extowner@;
+GRANT SELECT ON @extschema@.sync_health TO @extowner@;

@@ -52,14 +52,14 @@ fn check(root: &Relation, tree: &[pg_sys::Oid]) -> Result<()> {
         return Err(Error::rule("40001", format!("a partition of \"{}\" is being detached", root.name.1))
             .with_hint("Try again when that is done."));
     }
-    if root.key.is_empty() || root.attribute("_sync_version").is_none() {
+    if root.key.is_empty() || root.version().is_none() {
         return Err(Error::rule("55000", format!("table \"{}\" has lost its key or its version column", root.name.1))
             .with_hint("Restore them and call sync_track."));
     }
     for &oid in tree {
         let member = if oid == root.oid { Some(root.clone()) } else { relation::read(oid) };
         let Some(member) = member else { continue };
-        for name in [relation::STAMP, relation::LOG] {
+        for name in [relation::STAMP, relation::LOG, relation::TRUNCATE] {
             if member.trigger(name).map(|t| t.enabled) != Some(b'A') {
                 let table = format!("\"{}\".\"{}\"", member.name.0, member.name.1);
                 return Err(Error::rule(

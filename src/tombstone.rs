@@ -78,7 +78,8 @@ fn read_layout(oid: pg_sys::Oid) -> Result<Layout> {
         || Error::rule("55000", "the table of a syncline trigger is not tracked").with_hint("Call sync_track.");
     let here = relation::read(oid).ok_or_else(missing)?;
     let top = if root == oid { here.clone() } else { relation::read(root).ok_or_else(missing)? };
-    let version = here.attribute("_sync_version").ok_or_else(missing)?.number;
+    // Anybody may hang these triggers onto a table of his own: what they write there must be what is stored there.
+    let version = here.version().ok_or_else(missing)?.number;
     let trigger = top.trigger(relation::LOG);
     let filter = trigger.map(|t| t.arguments.as_slice()).unwrap_or_default();
     let mut columns = Vec::new();

@@ -8,7 +8,8 @@ use syncline_delta::Error;
 
 use crate::error::{Result, unwrap_or_raise};
 use crate::pg::function::{Call, entry_point};
-use crate::pg::{settings, snapshot};
+use crate::pg::relation::quoted;
+use crate::pg::{relation, settings, snapshot};
 
 entry_point!(
     /// `sync_track(regclass, text[], boolean, boolean)`
@@ -69,7 +70,16 @@ fn track(call: &Call) -> Result<()> {
         Ok(())
     })?;
     OWN.set((0, 0));
-    Ok(())
+    restamp(relation)
+}
+
+/// Rows restored from another cluster may carry ids that this one has not reached: each pull would send them.
+fn restamp(table: pg_sys::Oid) -> Result<()> {
+    let Some(definition) = relation::read(table) else { return Ok(()) };
+    let (schema, name) = (quoted(&definition.name.0), quoted(&definition.name.1));
+    let xid = snapshot::own_xid();
+    let sql = format!("UPDATE {schema}.{name} SET _sync_version = 0 WHERE _sync_version OPERATOR(pg_catalog.>) {xid}");
+    settings::as_table_owner(table, || Spi::run(&sql).map_err(failed))
 }
 
 /// A `regclass` argument: the same datum as the OID.

@@ -3,6 +3,7 @@
 
 mod cluster;
 pub mod follower;
+pub mod fuzz;
 pub mod golden;
 pub mod histories;
 mod install;

@@ -25,7 +25,7 @@ pub struct Attribute {
     pub not_null: bool,
 }
 
-/// One of our row triggers.
+/// One of our triggers.
 #[derive(Debug, Clone)]
 pub struct RowTrigger {
     /// The trigger's name.
@@ -59,6 +59,8 @@ pub struct Relation {
 pub const STAMP: &str = "~syncline_stamp";
 /// See [`STAMP`].
 pub const LOG: &str = "syncline_log";
+/// Name of the statement trigger for TRUNCATE.
+pub const TRUNCATE: &str = "syncline_truncate";
 
 /// Quotes an identifier always, so that keywords are no case of their own.
 pub fn quoted(name: &str) -> String {
@@ -84,6 +86,11 @@ impl Relation {
     /// A column by number.
     pub fn numbered(&self, number: i16) -> Option<&Attribute> {
         self.attributes.iter().find(|attribute| attribute.number == number)
+    }
+
+    /// The column that the trigger stamps, if it is of the type that is stamped.
+    pub fn version(&self) -> Option<&Attribute> {
+        self.attribute("_sync_version").filter(|attribute| attribute.storage.typid == pg_sys::INT8OID)
     }
 
     /// A trigger of ours by name.
@@ -259,8 +266,8 @@ unsafe fn triggers(list: *mut pg_sys::TriggerDesc) -> Vec<RowTrigger> {
             .iter()
             .map(|trigger| (string(trigger.tgname), trigger))
             .filter(|(name, trigger)| {
-                let function = if name == STAMP { "stamp" } else { "log" };
-                (name == STAMP || name == LOG) && is_ours(trigger.tgfoid, function)
+                let ours = [(STAMP, "stamp"), (LOG, "log"), (TRUNCATE, "truncated")];
+                ours.iter().any(|(ours, function)| name == ours && is_ours(trigger.tgfoid, function))
             })
             .map(|(name, trigger)| RowTrigger {
                 name,

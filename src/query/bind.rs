@@ -49,6 +49,23 @@ fn mismatch(what: &str, typid: pg_sys::Oid) -> Error {
     Error::rule("42804", format!("{what} does not fit type {}", types::name(typid)))
 }
 
+/// Whether values of the type are points in time, or are made of them.
+fn holds_time(typid: pg_sys::Oid) -> bool {
+    if typid == pg_sys::InvalidOid {
+        return false;
+    }
+    // SAFETY: syscache look-ups; InvalidOid for what a type is not.
+    let (category, parts) = unsafe {
+        let base = pg_sys::getBaseType(typid);
+        let (mut category, mut preferred) = (0, false);
+        pg_sys::get_type_category_preferred(base, &mut category, &mut preferred);
+        let parts =
+            [pg_sys::get_element_type(base), pg_sys::get_range_subtype(base), pg_sys::get_multirange_range(base)];
+        (category as u8, parts)
+    };
+    category == b'D' || parts.into_iter().any(holds_time)
+}
+
 fn is_text(typid: pg_sys::Oid) -> bool {
     [pg_sys::TEXTOID, pg_sys::VARCHAROID, pg_sys::BPCHAROID, pg_sys::NAMEOID].contains(&typid)
 }
@@ -227,9 +244,11 @@ impl Binder<'_> {
                 let texts = values.iter().map(|value| self.text(value, typed.typid)).collect::<Result<Vec<_>>>()?;
                 Some(array_literal(&texts))
             }
-            Const::Text(text) => Some(text.clone()),
-            Const::Json(Value::String(text)) => Some(text.clone()),
             Const::Null | Const::Json(Value::Null) => None,
+            Const::Text(_) | Const::Json(Value::String(_)) | Const::Cast { .. } => {
+                // SAFETY: a syscache look-up; a type without arrays is refused below.
+                self.text(array, unsafe { pg_sys::get_array_type(typed.typid) })?
+            }
             _ => return Err(Error::rule("42804", "= ANY needs an array")),
         };
         self.any(typed, literal)
@@ -367,12 +386,8 @@ impl Binder<'_> {
 
     /// The text that the type's input function gets.
     fn text(&self, value: &Const, typid: pg_sys::Oid) -> Result<Option<String>> {
-        // SAFETY: syscache look-ups.
-        let (is_array, is_date) = unsafe {
-            let (mut category, mut preferred) = (0, false);
-            pg_sys::get_type_category_preferred(typid, &mut category, &mut preferred);
-            (pg_sys::get_element_type(typid) != pg_sys::InvalidOid, category as u8 == b'D')
-        };
+        // SAFETY: a syscache look-up.
+        let is_array = unsafe { pg_sys::get_element_type(typid) } != pg_sys::InvalidOid;
         let text = match value {
             Const::Null | Const::Json(Value::Null) if typid != pg_sys::JSONBOID => return Ok(None),
             Const::Null => return Ok(None),
@@ -397,7 +412,7 @@ impl Binder<'_> {
             _ => return Err(mismatch("a parameter", typid)),
         };
         let lower = text.trim().to_ascii_lowercase();
-        if is_date && ["now", "today", "tomorrow", "yesterday"].iter().any(|word| lower.contains(word)) {
+        if holds_time(typid) && ["now", "today", "tomorrow", "yesterday"].iter().any(|word| lower.contains(word)) {
             return Err(Error::FilterGrammar {
                 words: format!("'{text}'"),
                 hint: "A shape does not depend on time: pass the moment as a parameter.".to_owned(),
