@@ -11,9 +11,13 @@ LIBRARY = target/release/libsyncline.so
 MUTANTS = $(CURDIR)/target/mutants/release/libsyncline.so
 # pgrx reads the headers of the server whose pg_config this is.
 CARGO_PG = PGRX_PG_CONFIG_PATH="$$(command -v $(PG_CONFIG))" cargo
+# Programs that only some targets need; a new version goes to a new folder.
+PGRX_VERSION = $(shell sed -n 's/^pgrx = .*"=\([0-9.]*\)".*/\1/p' Cargo.toml)
+TOOLS = $(CURDIR)/target/tools
+PGRX = $(TOOLS)/cargo-pgrx-$(PGRX_VERSION)/bin/cargo-pgrx
 # From the quick and telling to the long: what is not named here runs in between.
 FIRST = cluster regress isolation
-LAST = oracle mutants
+LAST = oracle mutants pgrx
 OTHER = $(filter-out $(FIRST) $(LAST),$(sort $(notdir $(basename $(wildcard pgrx-tests/tests/*.rs)))))
 
 help: ## shows this list
@@ -51,6 +55,14 @@ test: build ## runs all tests, SECONDS=… of oracle among them
 	done
 	@$(MAKE) --no-print-directory oracle oracle-mutants
 
+$(PGRX):
+	@echo "== installing cargo-pgrx $(PGRX_VERSION) into $(TOOLS)"
+	cargo install --locked --root $(TOOLS)/cargo-pgrx-$(PGRX_VERSION) cargo-pgrx@$(PGRX_VERSION)
+
+test-pgrx: build $(PGRX) ## runs pgrx's own test, package, install and run: minutes, as they build it all again
+	@echo "== pgrx's own ways, with cargo-pgrx $(PGRX_VERSION)"
+	CARGO_PGRX=$(PGRX) cargo test --release -p syncline-tests --test pgrx -- --ignored --test-threads=1
+
 demo: build ## follows this machine's package index while it changes and the server is killed
 	@echo "== demo"
 	@cargo run --release -q -p syncline-tests --bin demo
@@ -79,4 +91,4 @@ lint: setup ## checks format and lints
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help setup build install demo test bench oracle oracle-mutants fmt lint clean
+.PHONY: help setup build install demo test test-pgrx bench oracle oracle-mutants fmt lint clean
