@@ -75,7 +75,7 @@ fuzz: $(FUZZ) ## feeds cursors, filters and shapes with random text for MINUTES=
 	@set -e; seconds=$$(($(MINUTES) * 60 / $(words $(FUZZ_TARGETS)))); for name in $(FUZZ_TARGETS); do \
 	  echo "== fuzzing $$name for $$seconds s"; mkdir -p fuzz/corpus/$$name; \
 	  $(FUZZ) fuzz run --sanitizer none --target-dir target/fuzz $$name fuzz/corpus/$$name fuzz/seeds/$$name -- \
-	    -max_total_time=$$seconds -dict=fuzz/words.dict -max_len=2000 -verbosity=0 -print_final_stats=1; \
+	    -max_total_time=$$seconds -dict=fuzz/words.dict -max_len=2000 -verbosity=0 -print_funcs=0 -print_final_stats=1; \
 	done
 
 demo: build ## follows this machine's package index while it changes and the server is killed
