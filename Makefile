@@ -11,9 +11,17 @@ LIBRARY = target/release/libsyncline.so
 MUTANTS = $(CURDIR)/target/mutants/release/libsyncline.so
 # pgrx reads the headers of the server whose pg_config this is.
 CARGO_PG = PGRX_PG_CONFIG_PATH="$$(command -v $(PG_CONFIG))" cargo
+# Programs that only some targets need; a new version goes to a new folder.
+PGRX_VERSION = $(shell sed -n 's/^pgrx = .*"=\([0-9.]*\)".*/\1/p' Cargo.toml)
+FUZZ_VERSION = 0.13.1
+TOOLS = $(CURDIR)/target/tools
+PGRX = $(TOOLS)/cargo-pgrx-$(PGRX_VERSION)/bin/cargo-pgrx
+FUZZ = $(TOOLS)/cargo-fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
+FUZZ_TARGETS = $(sort $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs))))
+MINUTES ?= 3
 # From the quick and telling to the long: what is not named here runs in between.
 FIRST = cluster regress isolation
-LAST = oracle mutants
+LAST = oracle mutants pgrx
 OTHER = $(filter-out $(FIRST) $(LAST),$(sort $(notdir $(basename $(wildcard pgrx-tests/tests/*.rs)))))
 
 help: ## shows this list
@@ -51,6 +59,25 @@ test: build ## runs all tests, SECONDS=… of oracle among them
 	done
 	@$(MAKE) --no-print-directory oracle oracle-mutants
 
+$(PGRX):
+	@echo "== installing cargo-pgrx $(PGRX_VERSION) into $(TOOLS)"
+	cargo install --locked --root $(TOOLS)/cargo-pgrx-$(PGRX_VERSION) cargo-pgrx@$(PGRX_VERSION)
+
+$(FUZZ):
+	@echo "== installing cargo-fuzz $(FUZZ_VERSION) into $(TOOLS)"
+	cargo install --locked --root $(TOOLS)/cargo-fuzz-$(FUZZ_VERSION) cargo-fuzz@$(FUZZ_VERSION)
+
+test-pgrx: build $(PGRX) ## runs pgrx's own test, package, install and run: minutes, as they build it all again
+	@echo "== pgrx's own ways, with cargo-pgrx $(PGRX_VERSION)"
+	CARGO_PGRX=$(PGRX) cargo test --release -p syncline-tests --test pgrx -- --ignored --test-threads=1
+
+fuzz: $(FUZZ) ## feeds cursors, filters and shapes with random text for MINUTES=… in all
+	@set -e; seconds=$$(($(MINUTES) * 60 / $(words $(FUZZ_TARGETS)))); for name in $(FUZZ_TARGETS); do \
+	  echo "== fuzzing $$name for $$seconds s"; mkdir -p fuzz/corpus/$$name; \
+	  $(FUZZ) fuzz run --sanitizer none --target-dir target/fuzz $$name fuzz/corpus/$$name fuzz/seeds/$$name -- \
+	    -max_total_time=$$seconds -dict=fuzz/words.dict -max_len=2000 -verbosity=0 -print_funcs=0 -print_final_stats=1; \
+	done
+
 demo: build ## follows this machine's package index while it changes and the server is killed
 	@echo "== demo"
 	@cargo run --release -q -p syncline-tests --bin demo
@@ -79,4 +106,4 @@ lint: setup ## checks format and lints
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help setup build install demo test bench oracle oracle-mutants fmt lint clean
+.PHONY: help setup build install demo test test-pgrx fuzz bench oracle oracle-mutants fmt lint clean

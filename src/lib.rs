@@ -19,6 +19,9 @@ mod tombstone;
 mod track;
 mod wait;
 
+#[cfg(any(test, feature = "pg_test"))]
+mod tests;
+
 use pgrx::prelude::*;
 
 pgrx::pg_module_magic!(name, version);
@@ -31,4 +34,17 @@ pub extern "C-unwind" fn _PG_init() {
     query::define_settings();
     mutant::define_settings();
     tombstone::watch_invalidations();
+}
+
+/// What `cargo pgrx test` asks for by this name.
+#[cfg(test)]
+pub mod pg_test {
+    /// Nothing is to be done once per run.
+    pub fn setup(_options: Vec<&str>) {}
+
+    /// No settings but the server's own.
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        Vec::new()
+    }
 }

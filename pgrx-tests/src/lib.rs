@@ -11,4 +11,4 @@ pub mod oracle;
 pub mod rng;
 
 pub use cluster::{Cluster, is_alive};
-pub use install::{Install, repository};
+pub use install::{Install, repository, scratch};
