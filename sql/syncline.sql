@@ -232,8 +232,8 @@ BEGIN
     IF c.relkind NOT IN ('r', 'p') THEN
         RAISE EXCEPTION 'cannot track "%": it is not a table', c.relname USING ERRCODE = '42809',
             HINT = 'Track the tables that it is made of.';
-    ELSIF c.relnamespace IN ('pg_catalog'::pg_catalog.regnamespace, 'information_schema'::pg_catalog.regnamespace,
-                             'syncline'::pg_catalog.regnamespace) THEN
+    ELSIF c.relnamespace IN ('pg_catalog'::pg_catalog.regnamespace, 'information_schema'::pg_catalog.regnamespace)
+       OR (c.relnamespace = 'syncline'::pg_catalog.regnamespace AND relation <> 'syncline.client'::pg_catalog.regclass) THEN
         RAISE EXCEPTION 'cannot track system table "%"', c.relname USING ERRCODE = '42809';
     ELSIF c.relpersistence <> 'p' THEN
         RAISE EXCEPTION 'cannot track "%": it is unlogged or temporary', c.relname USING ERRCODE = '0A000',
@@ -332,6 +332,62 @@ BEGIN
     EXECUTE pg_catalog.format('ALTER TABLE %s DROP COLUMN _sync_version', relation);
 END $$;
 COMMENT ON FUNCTION sync_untrack(regclass) IS 'stops tracking a table and removes all that sync_track added; cursors over it reset';
+
+-- Mutations ------------------------------------------------------------------------------------------
+
+CREATE TABLE syncline.client (
+    client text PRIMARY KEY CHECK (octet_length(client) BETWEEN 1 AND 200),
+    role name NOT NULL,
+    mutation_id bigint NOT NULL,
+    rejected_id bigint,
+    rejected_reason text
+);
+COMMENT ON TABLE syncline.client IS
+    'the last mutation of each client that was applied or rejected, and the last rejected one; tracked, so that it comes with the rows';
+SELECT sync_track('syncline.client');
+SELECT pg_catalog.pg_extension_config_dump('syncline.client', '');
+GRANT SELECT ON syncline.client TO PUBLIC;
+
+CREATE FUNCTION sync_mutation(client text, mutation_id bigint, rejected text DEFAULT NULL) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    -- Who calls: current_user is this function's owner here.
+    caller name := coalesce(nullif(current_setting('role'), 'none'), session_user);
+    known syncline.client;
+BEGIN
+    IF $1 IS NULL OR $2 IS NULL THEN
+        RAISE EXCEPTION 'client and mutation_id must not be NULL' USING ERRCODE = '22004';
+    ELSIF $2 < 1 THEN
+        RAISE EXCEPTION 'mutation_id must be positive' USING ERRCODE = '22023', HINT = 'A client numbers its mutations from 1.';
+    ELSIF octet_length($1) NOT BETWEEN 1 AND 200 THEN
+        RAISE EXCEPTION 'client must have 1 to 200 bytes' USING ERRCODE = '22023', HINT = 'A random UUID will do.';
+    END IF;
+    -- The same mutation in two sessions: the second waits here for the first to end.
+    IF $2 = 1 THEN
+        INSERT INTO syncline.client AS c VALUES ($1, caller, 1, CASE WHEN $3 IS NOT NULL THEN 1 END, $3) ON CONFLICT DO NOTHING;
+    ELSE
+        UPDATE syncline.client c
+        SET mutation_id = $2,
+            rejected_id = CASE WHEN $3 IS NULL THEN c.rejected_id ELSE $2 END,
+            rejected_reason = coalesce($3, c.rejected_reason)
+        WHERE c.client = $1 AND c.role = caller AND c.mutation_id = $2 - 1;
+    END IF;
+    IF FOUND THEN
+        RETURN true;
+    END IF;
+    SELECT * INTO known FROM syncline.client c WHERE c.client = $1;
+    IF known.role <> caller THEN
+        RAISE EXCEPTION 'client belongs to another role' USING ERRCODE = '42501', HINT = 'Use a client name of your own.';
+    ELSIF known.mutation_id >= $2 THEN
+        RETURN false;
+    END IF;
+    RAISE EXCEPTION 'mutation % does not follow mutation %', $2, coalesce(known.mutation_id, 0) USING ERRCODE = '55000',
+        DETAIL = 'Mutations of one client are applied in their order, without a gap.',
+        HINT = 'Send the missing ones first; a client that the server does not know any more takes a new name.';
+END $$;
+COMMENT ON FUNCTION sync_mutation(text, bigint, text) IS
+    'true: the mutation was not applied yet and is recorded (as rejected, with a reason); false: it was; an error on a gap';
 
 -- Pulling --------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio, id};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The programs that tests run; links would lead the server back to the system's folders.
-const PROGRAMS: [&str; 5] = ["postgres", "initdb", "pg_ctl", "pg_basebackup", "psql"];
+const PROGRAMS: [&str; 6] = ["postgres", "initdb", "pg_ctl", "pg_basebackup", "pg_dump", "psql"];
 
 /// What would turn a server or client of ours to somebody else's; and with a backtrace requested, every
 /// error would carry one in its DETAIL.
