@@ -14,15 +14,18 @@ export function morph(root, html) {
   if (focused instanceof HTMLElement && focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
 }
 
+/** Not `element.id`: in a form with a field called "id" that is the field. @param {Node} node */
+const idOf = (node) => (node instanceof Element && node.getAttribute("id")) || "";
+
 /** @param {ParentNode & Node} from @param {ParentNode & Node} to */
 function children(from, to) {
-  const names = new Set([...to.children].map(({ id }) => id));
-  for (const child of [...from.children]) if (child.id && !names.has(child.id)) child.remove();
-  const held = new Map([...from.children].map((child) => [child.id, child]));
+  const names = new Set([...to.children].map(idOf));
+  for (const child of [...from.children]) if (idOf(child) && !names.has(idOf(child))) child.remove();
+  const held = new Map([...from.children].map((child) => [idOf(child), child]));
   let at = from.firstChild;
   for (const next of [...to.childNodes]) {
-    const id = next instanceof Element ? next.id : "";
-    const match = id ? held.get(id) : at instanceof Element && at.id ? null : at;
+    const id = idOf(next);
+    const match = id ? held.get(id) : at && idOf(at) ? null : at;
     if (!match || match.nodeName !== next.nodeName) {
       from.insertBefore(next, at);
     } else {

@@ -128,6 +128,8 @@ function edit(id) {
 async function write(name, args) {
   try {
     await client.mutate(name, args);
+    // Only now it is one of those that wait to be sent.
+    render();
   } catch (error) {
     notify(`${attempted({ name, args })} This browser could not store it: ${error.message}`);
   }
@@ -141,7 +143,6 @@ function submitted(form, submitter) {
   if (words !== undefined && words.trim() === "") return;
   if (name === "addTodo" || name === "addList") Object.assign(args, { id: crypto.randomUUID(), made: new Date().toISOString() });
   if (name.startsWith("add")) form.reset();
-  if (name === "addList") open(args.id);
   if (name === "checkTodo") args.done = args.done === "true";
   if (name === "deleteTodo") beside(form.closest(".todo"))?.focus();
   if (name === "removeMember" && args.name === who) left.add(args.list_id);
@@ -150,6 +151,10 @@ function submitted(form, submitter) {
     if (words === form.elements.title.defaultValue) return;
   }
   write(name, args);
+  if (name === "addList") {
+    open(args.id);
+    queueMicrotask(() => element("new-todo")?.focus());
+  }
 }
 
 /** Where the focus goes when this item is deleted. */

@@ -108,14 +108,14 @@ function listMain(list, state) {
   const done = list.todos.length - open;
   return html`<main id="main">
     <header id="head"><div id="heading"><h1>${list.title}</h1>
-      <p class="sub">${open === 0 ? (done ? "All done" : "Nothing here yet") : `${open} to do`}${done > 0 && open > 0 && `, ${done} done`}</p></div>
+      <p class="sub">${open === 0 ? (done ? "All done" : "Empty") : `${open} to do`}${done > 0 && open > 0 && `, ${done} done`}</p></div>
       ${members(list, state)}</header>
     <form id="add-todo" class="field add" method="post" action="${action("addTodo", list)}">
       <input type="hidden" name="list_id" value="${list.id}">
       <input id="new-todo" name="title" value="${state.draft}" placeholder="Add a todo" aria-label="New todo" maxlength="200" required autocomplete="off" enterkeyhint="done">
       <button>Add</button>
     </form>
-    ${list.todos.length === 0 && html`<p id="empty" class="empty">A fresh start. What you add here is seen by ${list.members.length > 1 ? "everyone on the list" : "you, and by whom you share the list with"}, at once.</p>`}
+    ${list.todos.length === 0 && html`<p id="empty" class="empty">${icon("check")}<span>Nothing to do. What you add is seen by everyone on this list, at once.</span></p>`}
     <ul id="todos" aria-label="Todos">
       ${list.todos.slice(0, open).map((todo) => todoItem(list, todo, state))}
       ${done > 0 && html`<li id="divider" class="divider">Done</li>`}
@@ -123,8 +123,8 @@ function listMain(list, state) {
     </ul></main>`;
 }
 
-const WELCOME = html`<main id="main" class="welcome"><h1>No lists yet</h1>
-  <p>Make your first one, or ask somebody to share theirs with you: it appears here by itself.</p></main>`;
+const WELCOME = html`<main id="main" class="welcome"><span class="logo">${icon("check")}</span><h1>No lists yet</h1>
+  <p>Name your first one, or ask somebody to share theirs with you: it appears here by itself.</p></main>`;
 
 function banner({ status, waiting }) {
   if (!status) return html`<div id="banner" role="status"></div>`;
@@ -173,7 +173,7 @@ function page(title, attributes, body) {
 
 export function loginPage() {
   return page("Tandem", html` class="login"`, html`<form method="post" action="/login" class="card">
-    <span class="logo">${icon("check")}</span><h1>Tandem</h1><p>Todo lists to share. Which work without a network, too.</p>
+    <span class="logo">${icon("check")}</span><h1>Tandem</h1><p>Shared todo lists that go on working without a network.</p>
     <div class="field"><input name="name" placeholder="Your name" aria-label="Your name" maxlength="40" required autofocus autocomplete="username"><button>Go on</button></div>
     <p class="fine">This is a demo: there are no passwords, and everybody may be anybody. Try <button class="link" name="name" value="Ada" formnovalidate>Ada</button>
       or <button class="link" name="name" value="Ben" formnovalidate>Ben</button>.</p></form>`);
