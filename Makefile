@@ -6,7 +6,9 @@ SEED ?= 1
 MUTANT_SEEDS ?= 2
 export PG_CONFIG
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
-PACKAGES = postgresql-15 postgresql-server-dev-15 libclang-14-dev build-essential pkg-config python3-psycopg2
+PACKAGES = postgresql-15 postgresql-server-dev-15 libclang-14-dev build-essential pkg-config python3-psycopg2 $(NODE)
+# Debian's Node 18 will do; whoever has another one keeps it.
+NODE = $(if $(and $(shell command -v node),$(shell command -v npm)),,nodejs npm)
 LIBRARY = target/release/libsyncline.so
 MUTANTS = $(CURDIR)/target/mutants/release/libsyncline.so
 # pgrx reads the headers of the server whose pg_config this is.
@@ -49,7 +51,13 @@ test: build ## runs all tests, SECONDS=… of oracle among them
 	@set -e; for name in $(FIRST) $(OTHER); do \
 	  echo "== $$name"; cargo test --release -p syncline-tests --test $$name -- --test-threads=1; \
 	done
-	@$(MAKE) --no-print-directory oracle oracle-mutants
+	@$(MAKE) --no-print-directory test-js oracle oracle-mutants
+
+test-js: build ## tests the JavaScript client against a real server
+	@echo "== JavaScript client, Node $$(node --version)"
+	@node -e 'process.exit(Number.parseInt(process.versions.node) >= 18 ? 0 : 1)' || { echo "Node 18 or later is needed"; exit 1; }
+	cd clients/js && npm ci --no-audit --no-fund && npm run check
+	cargo run --release -q -p syncline-tests --bin serve -- npm test --prefix clients/js
 
 demo: build ## follows this machine's package index while it changes and the server is killed
 	@echo "== demo"
@@ -79,4 +87,4 @@ lint: setup ## checks format and lints
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help setup build install demo test bench oracle oracle-mutants fmt lint clean
+.PHONY: help setup build install demo test test-js bench oracle oracle-mutants fmt lint clean

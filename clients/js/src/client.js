@@ -366,10 +366,9 @@ export class Client {
 
   /** @param {Message} message */
   #take(message) {
-    const { resets, rejected } = this.#copy.take(message);
-    for (const [shape, reason] of resets) this.#options.onReset?.(shape, reason);
-    for (const [{ id, name, args }, reason] of rejected) {
-      this.#options.onRejected?.({ client: this.id, id: Number(id), name, args }, reason);
+    for (const [shape, reason] of this.#copy.take(message)) this.#options.onReset?.(shape, reason);
+    for (const { reason, ...mutation } of message.rejected) {
+      this.#options.onRejected?.({ client: this.id, ...mutation }, reason);
     }
     this.#notify();
   }

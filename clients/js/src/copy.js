@@ -33,7 +33,8 @@ import { View } from "./overlay.js";
  * @property {number} version
  * @property {[string, Delta][]} deltas
  * @property {{ id: number, answered: boolean, xid?: string }[]} answers
- * @property {{ id: number, reason?: string }[]} settled mutations that leave the queue; with a reason if they were refused
+ * @property {number[]} settled mutations that leave the queue
+ * @property {{ id: number, name: string, args: any, reason: string }[]} rejected those of them that were refused, whole: other tabs may not know them yet
  * @property {string[]} restart
  * @property {string[]} drop
  */
@@ -217,7 +218,7 @@ export class Copy {
       const entry = this.queue.find((other) => other.id === id);
       if (entry) ops.push({ put: ["mutation", id], value: { name: entry.name, args: entry.args, answered, xid } });
     }
-    for (const { id } of message.settled) ops.push({ delete: ["mutation", id] });
+    for (const id of message.settled) ops.push({ delete: ["mutation", id] });
     if (await this.#storage.write([["version"], this.version], ops)) return message;
     await this.load();
     return null;
@@ -237,7 +238,7 @@ export class Copy {
     const otherHistory = [...deltas.values()].some(({ reset }) => reset !== null && OTHER_HISTORY.has(reset));
     const row = this.#clientRow(deltas);
     /** @type {Message} */
-    const message = { version: this.version + 1, deltas: [...deltas], answers: [], settled: [], restart, drop };
+    const message = { version: this.version + 1, deltas: [...deltas], answers: [], settled: [], rejected: [], restart, drop };
     for (const entry of this.queue) {
       if (entry.id === null) continue;
       const id = entry.id;
@@ -245,10 +246,10 @@ export class Copy {
       if (otherHistory) ({ answered, xid } = { answered: false, xid: undefined });
       if (answer?.id === id) ({ answered, xid } = { answered: true, xid: answer.xid });
       const seen = xid;
-      if (refusal?.id === id) message.settled.push({ id, reason: refusal.reason });
-      else if (row?.rejected === id) message.settled.push({ id, reason: row.reason });
-      else if (row && row.applied >= id) message.settled.push({ id });
-      else if (seen !== undefined && [...cursors.values()].every((cursor) => cursor !== null && sees(cursor, seen))) message.settled.push({ id });
+      const reason = refusal?.id === id ? refusal.reason : row?.rejected === id ? row.reason : undefined;
+      const isSeen = seen !== undefined && [...cursors.values()].every((cursor) => cursor !== null && sees(cursor, seen));
+      if (reason !== undefined) message.rejected.push({ id, name: entry.name, args: entry.args, reason });
+      if (reason !== undefined || (row && row.applied >= id) || isSeen) message.settled.push(id);
       else if (answered !== entry.answered || xid !== entry.xid) message.answers.push({ id, answered, xid });
     }
     return message;
@@ -282,7 +283,7 @@ export class Copy {
    * Brings memory to where the storage is.
    *
    * @param {Message} message of the version that follows this copy's
-   * @returns {{ resets: [string, string][], rejected: [Entry, string][] }}
+   * @returns {[string, string][]} the shapes that were reset, and why
    */
   take(message) {
     /** @type {[string, string][]} */
@@ -299,17 +300,10 @@ export class Copy {
     for (const { id, ...answer } of message.answers) {
       Object.assign(this.queue.find((entry) => entry.id === id) ?? {}, answer);
     }
-    /** @type {[Entry, string][]} */
-    const rejected = [];
-    const settled = new Map(message.settled.map(({ id, reason }) => [id, reason]));
-    this.queue = this.queue.filter((entry) => {
-      if (entry.id === null || !settled.has(entry.id)) return true;
-      const reason = settled.get(entry.id);
-      if (reason !== undefined) rejected.push([entry, reason]);
-      return false;
-    });
+    const settled = new Set(message.settled);
+    this.queue = this.queue.filter(({ id }) => id === null || !settled.has(id));
     this.version = message.version;
     this.replay();
-    return { resets, rejected };
+    return resets;
   }
 }

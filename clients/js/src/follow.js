@@ -103,7 +103,8 @@ export class Follower {
     const backoff = new Backoff(how.retry);
     let upToDate = false;
     while (!signal.aborted) {
-      const wait = upToDate && !this.#news.take() ? how.wait : undefined;
+      const hurry = this.#news.take();
+      const wait = upToDate && !hurry ? how.wait : undefined;
       const request = new AbortController();
       const abort = () => request.abort();
       signal.addEventListener("abort", abort);

@@ -150,16 +150,14 @@ export function events(url, init = {}, silence = 60_000) {
         timer = setTimeout(abort, silence);
         const lines = (line + decoder.decode(value, { stream: true })).split(/\r\n|\n/);
         line = /** @type {string} */ (lines.pop());
-        let news = false;
         for (const complete of lines) {
-          if (complete === "") {
-            news ||= hasData;
-            hasData = false;
-          } else {
+          if (complete !== "") {
             hasData ||= complete === "data" || complete.startsWith("data:");
+          } else if (hasData) {
+            hasData = false;
+            yield;
           }
         }
-        if (news) yield;
       }
     } finally {
       clearTimeout(timer);

@@ -50,11 +50,19 @@ export function indexedDb(name) {
       const transaction = (await opened).transaction(STORE, "readwrite", { durability: "strict" });
       const store = transaction.objectStore(STORE);
       let holds = true;
+      /** @type {unknown} */
+      let failure;
       const run = () => {
-        for (const op of ops) {
-          if ("put" in op) store.put(op.value, op.put);
-          else if ("delete" in op) store.delete(op.delete);
-          else store.delete(range(op.clear));
+        try {
+          for (const op of ops) {
+            if ("put" in op) store.put(op.value, op.put);
+            else if ("delete" in op) store.delete(op.delete);
+            else store.delete(range(op.clear));
+          }
+        } catch (error) {
+          // A value that cannot be stored: without this, what came before it would be.
+          failure = error;
+          transaction.abort();
         }
       };
       if (check) {
@@ -68,7 +76,7 @@ export function indexedDb(name) {
       }
       return new Promise((resolve, reject) => {
         transaction.oncomplete = () => resolve(holds);
-        transaction.onabort = () => reject(transaction.error);
+        transaction.onabort = () => reject(failure ?? transaction.error);
       });
     },
     async close() {

@@ -127,7 +127,10 @@ export async function serve(pool, { shapes, mutations = {}, fault = () => undefi
   };
 }
 
-/** Waits until a condition holds; the test runner's limit ends it if it never does. */
+/** Waits until a condition holds. The limit is for what never ends, not for what is slow. */
 export async function until(condition) {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 10));
+  for (let i = 0; !(await condition()); i++) {
+    if (i > 3000) throw new Error(`it never came true: ${condition}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
 }
