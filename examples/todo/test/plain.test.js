@@ -1,6 +1,7 @@
 // Without JavaScript, and by keyboard only.
 
 import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
 import { test } from "node:test";
 import { add, GROCERIES, notice, screenshots, shown, titles, todo, World } from "./support.js";
 
@@ -60,7 +61,7 @@ test("logging in takes a name, and strangers are not served", async (t) => {
   await shown(page, "Coffee beans");
   assert.equal((await page.request.post(`${world.address}/sync?who=Ada`, { data: {} })).status(), 401);
   const answer = await page.request.post(`${world.address}/mutate?who=Ben`, {
-    data: { client: "a stranger", id: 1, name: "addTodo", args: { id: crypto.randomUUID(), list_id: GROCERIES.replace(/1$/, "3"), title: "x", made: "2026-01-01" } },
+    data: { client: "a stranger", id: 1, name: "addTodo", args: { id: randomUUID(), list_id: GROCERIES.replace(/1$/, "3"), title: "x", made: "2026-01-01" } },
   });
   assert.deepEqual([answer.status(), await answer.json()], [422, { reason: "It is no longer there, or no longer shared with you." }]);
 });
