@@ -86,6 +86,22 @@ fuzz: $(FUZZ) ## feeds cursors, filters and shapes with random text for MINUTES=
 	    -max_total_time=$$seconds -dict=fuzz/words.dict -max_len=2000 -verbosity=0 -print_funcs=0 -print_final_stats=1; \
 	done
 
+test-examples: test-todo ## runs the tests of the examples
+
+test-todo: build
+	@echo "== examples/todo in Chromium"
+	@command -v chromium >/dev/null || { $(SUDO) apt-get update -q && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium; }
+	cd examples/todo && npm ci --no-audit --no-fund
+	cargo run --release -q -p syncline-tests --bin serve -- npm test --prefix examples/todo
+
+# Ctrl-C is for the Node server: the program that holds the database then removes it.
+demo-app: build ## serves shared todo lists on localhost, until Ctrl-C; PORT=…
+	@echo "== demo-app"
+	@cargo build --release -q -p syncline-tests --bin serve
+	@cd examples/todo && npm ci --no-audit --no-fund --omit=dev
+	@trap '' INT; cd examples/todo && ../../target/release/serve npm run --silent demo
+
 demo: build ## follows this machine's package index while it changes and the server is killed
 	@echo "== demo"
 	@cargo run --release -q -p syncline-tests --bin demo
@@ -114,4 +130,4 @@ lint: setup ## checks format and lints
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help setup build install demo test test-pgrx fuzz bench oracle oracle-mutants fmt lint clean test-js
+.PHONY: help setup build install demo test test-pgrx fuzz bench oracle oracle-mutants fmt lint clean test-js demo-app test-examples test-todo

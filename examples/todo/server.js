@@ -1,0 +1,133 @@
+// The server: one route to read, one to write, one to be woken, and the page. ARCHITECTURE: README.md.
+
+import { randomUUID } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import http from "node:http";
+import { basename } from "node:path";
+import { fileURLToPath } from "node:url";
+import pg from "pg";
+import { loginPage, todoPage } from "./page/view.js";
+import { Refusal, write } from "./writes.js";
+
+const pool = new pg.Pool();
+pool.on("error", () => {}); // An idle connection broke; the next query opens another one.
+
+// All shapes in one statement, so in one snapshot. A list that is no longer one of the user's is not answered.
+const PULL = `
+  SELECT json_object_agg(id, CASE WHEN $4 THEN json_build_object('document', sync_pull(asked->>id, shape), 'digest', sync_digest(shape))
+                                  ELSE sync_pull(asked->>id, shape) END)::text AS text
+  FROM shapes($1, $2), CAST($3 AS jsonb) asked WHERE asked ? id`;
+const FIRST = `SELECT coalesce(json_object_agg(id, sync_pull(NULL, shape)), '{}')::text AS text FROM shapes($1, NULL)`;
+const PREVIEW = `SELECT id AS shape, p.relation, p.value FROM shapes($1, NULL), sync_preview(shape) p WHERE p.op = 'upsert'`;
+
+const one = async (sql, values) => (await pool.query(sql, values)).rows[0].text;
+
+/** Rows as the page's library would give them, from documents of sync_pull. */
+function rowsOf(documents) {
+  return Object.entries(JSON.parse(documents)).flatMap(([shape, { changes }]) =>
+    changes.filter(({ op }) => op === "upsert").map(({ relation, value }) => ({ shape, relation, value })));
+}
+
+const routes = {
+  async "GET /"({ who, url }) {
+    if (!who) return { html: loginPage() };
+    const documents = await one(FIRST, [who]);
+    return { html: todoPage({ who, url, rows: rowsOf(documents), documents }) };
+  },
+  // Everybody may be anybody: this is a demo. A real app has its users prove who they are.
+  async "POST /login"({ form }) {
+    const name = (await form()).name?.trim().slice(0, 40);
+    return { to: "/", cookie: name ? `${encodeURIComponent(name)}; Max-Age=31536000` : "" };
+  },
+  async "POST /logout"() {
+    return { to: "/", cookie: "; Max-Age=0" };
+  },
+  async "POST /sync"({ who, url, body }) {
+    return { json: await one(PULL, [who, url.searchParams.get("client"), await body(), url.searchParams.has("digest")]) ?? "{}" };
+  },
+  async "POST /mutate"({ who, body }) {
+    return { json: JSON.stringify(await write(pool, who, JSON.parse(await body()))) };
+  },
+  // Without JavaScript: the answer shows what the transaction that writes it sees.
+  async "POST /form"({ who, url, form }) {
+    const args = { id: randomUUID(), made: new Date().toISOString(), ...(await form()) };
+    let rows, notice;
+    const read = async (db) => (rows = (await db.query(PREVIEW, [who])).rows);
+    try {
+      await write(pool, who, { name: url.searchParams.get("write"), args }, read);
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      [notice] = [error.reason, await read(pool)];
+    }
+    return { html: todoPage({ who, url, rows, notice, draft: notice ? args.title ?? args.name : "" }) };
+  },
+  async "GET /events"({ response }) {
+    response.writeHead(200, { "Content-Type": "text/event-stream", "Cache-Control": "no-store" });
+    response.write(": connected\n\n");
+    browsers.add(response.on("close", () => browsers.delete(response)));
+  },
+};
+
+// One connection waits for changes of any tracked table, and wakes all browsers; each pulls what it lacks.
+const browsers = new Set();
+async function wake() {
+  const db = new pg.Client();
+  db.on("error", () => {}); // The query fails as well.
+  try {
+    await db.connect();
+    for (let changed = true; ; ) {
+      const nothing = '{"tables": {"member": {"where": "name IS NULL"}}}';
+      const { cursor } = (await db.query("SELECT sync_pull(NULL, $1)->>'cursor' AS cursor", [nothing])).rows[0];
+      for (const browser of browsers) browser.write(changed ? "data:\n\n" : ": still here\n\n");
+      changed = (await db.query("CALL sync_wait($1, NULL, '20 s')", [cursor])).rows[0].changed;
+    }
+  } catch (error) {
+    console.error(`waiting for changes: ${error.message}`);
+    setTimeout(wake, 500);
+  } finally {
+    await db.end().catch(() => {});
+  }
+}
+
+const TYPES = { js: "text/javascript", css: "text/css", svg: "image/svg+xml" };
+const FOLDERS = { page: new URL("page/", import.meta.url), syncline: new URL("../../clients/js/src/", import.meta.url) };
+
+async function answer(request, response) {
+  const url = new URL(request.url, "http://localhost");
+  const [, folder, file] = url.pathname.split("/");
+  if (request.method === "GET" && Object.hasOwn(FOLDERS, folder) && file) {
+    const bytes = await readFile(new URL(basename(file), FOLDERS[folder])).catch(() => null);
+    response.writeHead(bytes ? 200 : 404, { "Content-Type": TYPES[file.split(".").at(-1)] ?? "text/plain", "Cache-Control": "no-cache" });
+    return response.end(bytes);
+  }
+  const route = `${request.method} ${url.pathname}`;
+  const who = decodeURIComponent(/(?:^|; )who=([^;]+)/.exec(request.headers.cookie)?.[1] ?? "") || null;
+  if (!Object.hasOwn(routes, route)) return response.writeHead(404).end("not found");
+  // A page says for whom it is: in another tab, somebody else may have logged in since.
+  const page = url.searchParams.get("who") ?? who;
+  if (page !== who || (!who && !["/", "/login"].includes(url.pathname))) return response.writeHead(401).end('{"message": "please log in"}');
+  const body = async () => Buffer.concat(await request.toArray()).toString();
+  const form = async () => Object.fromEntries(new URLSearchParams(await body()));
+  const { html, json, to, cookie } = (await routes[route]({ who, url, body, form, response })) ?? {};
+  if (cookie !== undefined) response.setHeader("Set-Cookie", `who=${cookie}; Path=/; HttpOnly; SameSite=Strict`);
+  if (to) response.writeHead(303, { Location: to }).end();
+  else if (html ?? json) {
+    const type = html ? "text/html; charset=utf-8" : "application/json";
+    response.writeHead(200, { "Content-Type": type, "Cache-Control": "no-store" }).end(html ?? json);
+  }
+}
+
+const server = http.createServer((request, response) => {
+  answer(request, response).catch((error) => {
+    const refused = error instanceof Refusal;
+    if (!refused) console.error(`${request.method} ${request.url}: ${error.message}`);
+    if (!response.headersSent) response.writeHead(refused ? 422 : 503, { "Content-Type": "application/json" });
+    response.end(JSON.stringify(refused ? { reason: error.reason } : { message: "try again", sqlstate: error.code }));
+  });
+});
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  wake();
+  server.listen(Number(process.env.PORT ?? 8080), "127.0.0.1", () => console.log(`http://localhost:${server.address().port}/`));
+  for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(0));
+}
