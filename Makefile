@@ -6,7 +6,7 @@ SEED ?= 1
 MUTANT_SEEDS ?= 2
 export PG_CONFIG
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
-PACKAGES = postgresql-15 postgresql-server-dev-15 libclang-14-dev build-essential pkg-config python3-psycopg2
+PACKAGES = postgresql-15 postgresql-server-dev-15 libclang-14-dev build-essential pkg-config python3-psycopg2 python3-websockets
 LIBRARY = target/release/libsyncline.so
 MUTANTS = $(CURDIR)/target/mutants/release/libsyncline.so
 # pgrx reads the headers of the server whose pg_config this is.

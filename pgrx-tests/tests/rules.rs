@@ -40,56 +40,6 @@ fn readme_statements_run() {
     assert!(statements > 6 && !cursor.is_empty());
 }
 
-/// Ends the server of the example with the test.
-struct Example(std::process::Child);
-
-impl Drop for Example {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[test]
-fn http_example_of_the_readme_answers_with_deltas() {
-    let code = include_str!("../../examples/http.py");
-    assert!(include_str!("../../README.md").contains(code), "README shows the example as it is");
-    let install = Install::new();
-    let cluster = Cluster::start(&install);
-    cluster
-        .connect()
-        .batch_execute(
-            "CREATE EXTENSION syncline; CREATE TABLE issues (id int PRIMARY KEY, project_id int); \
-             SELECT sync_track('issues', '{project_id}'); INSERT INTO issues VALUES (1, 3)",
-        )
-        .unwrap();
-    // A port of the test's own: the example's may be taken.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut python = std::process::Command::new("/usr/bin/python3");
-    python.arg("-c").arg(code.replace("8080", &port.to_string()));
-    python.env("PGHOST", cluster.socket()).env("PGUSER", "postgres").env("PGDATABASE", "postgres");
-    python.stderr(std::process::Stdio::null());
-    let _example = Example(python.spawn().expect("python runs"));
-    let get = |path: &str| -> String {
-        use std::io::{Read as _, Write as _};
-        for _ in 0..200 {
-            if let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) {
-                write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
-                let mut answer = String::new();
-                stream.read_to_string(&mut answer).unwrap();
-                return answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        panic!("the example does not listen");
-    };
-    let first: serde_json::Value = serde_json::from_str(&get("/")).unwrap();
-    assert_eq!(first["changes"][1]["value"]["id"], 1);
-    cluster.connect().batch_execute("DELETE FROM issues").unwrap();
-    let next = get(&format!("/?since={}", first["cursor"].as_str().unwrap()));
-    assert!(next.contains(r#""changes": [{"op": "delete", "relation": "issues", "key": {"id": 1}}]"#), "{next}");
-}
-
 #[test]
 fn restored_rows_from_the_future_are_stamped_anew_by_sync_track() {
     let install = Install::new();
