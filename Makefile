@@ -8,27 +8,34 @@ export PG_CONFIG
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 PACKAGES = postgresql-15 postgresql-server-dev-15 libclang-14-dev build-essential pkg-config python3-psycopg2 python3-websockets
 LIBRARY = target/release/libsyncline.so
+DJANGO_PACKAGES = python3-django python3-psycopg2 pgbouncer
+ACTIVERECORD_PACKAGES = ruby-activerecord ruby-pg pgbouncer
 MUTANTS = $(CURDIR)/target/mutants/release/libsyncline.so
 # pgrx reads the headers of the server whose pg_config this is.
 CARGO_PG = PGRX_PG_CONFIG_PATH="$$(command -v $(PG_CONFIG))" cargo
+# A throw-away server for a command.
+SERVE = cargo run --release -q -p syncline-tests --bin serve --
 # From the quick and telling to the long: what is not named here runs in between.
 FIRST = cluster regress isolation
 LAST = oracle mutants
 OTHER = $(filter-out $(FIRST) $(LAST),$(sort $(notdir $(basename $(wildcard pgrx-tests/tests/*.rs)))))
 
-help: ## shows this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
-
-setup: ## installs what a bare Debian 12 with Rust lacks
-	@if dpkg -s $(PACKAGES) >/dev/null 2>&1; then \
+# Installs Debian packages that are not there.
+packages = if dpkg -s $(1) >/dev/null 2>&1; then \
 	  echo "== all packages are there"; \
 	elif [ -z "$(SUDO)" ] || command -v sudo >/dev/null; then \
-	  echo "== installing $(PACKAGES)"; \
+	  echo "== installing $(1)"; \
 	  $(SUDO) apt-get update -q && \
-	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(PACKAGES); \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(1); \
 	else \
-	  echo "as root: apt-get install $(PACKAGES)"; exit 1; \
+	  echo "as root: apt-get install $(1)"; exit 1; \
 	fi
+
+help: ## shows this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
+
+setup: ## installs what a bare Debian 12 with Rust lacks
+	@$(call packages,$(PACKAGES))
 	@command -v $(PG_CONFIG) >/dev/null || { echo "$(PG_CONFIG) is not to be found: pass PG_CONFIG=…"; exit 1; }
 
 build: setup ## builds the extension in release mode
@@ -50,6 +57,19 @@ test: build ## runs all tests, SECONDS=… of oracle among them
 	  echo "== $$name"; cargo test --release -p syncline-tests --test $$name -- --test-threads=1; \
 	done
 	@$(MAKE) --no-print-directory oracle oracle-mutants
+
+test-examples: test-django test-activerecord ## runs the tests of the examples
+
+# Debian's own interpreters: others may come first in PATH, without the packages.
+test-django: build ## runs those of examples/django
+	@$(call packages,$(DJANGO_PACKAGES))
+	@echo "== django"
+	@$(SERVE) examples/with-pgbouncer /usr/bin/python3 -B examples/django/manage.py test --keepdb tracker
+
+test-activerecord: build ## runs those of examples/activerecord
+	@$(call packages,$(ACTIVERECORD_PACKAGES))
+	@echo "== activerecord"
+	@$(SERVE) examples/with-pgbouncer /usr/bin/ruby -C examples/activerecord -Itest test/all.rb
 
 demo: build ## follows this machine's package index while it changes and the server is killed
 	@echo "== demo"
