@@ -60,7 +60,7 @@ fn check(root: &Relation, tree: &[pg_sys::Oid]) -> Result<()> {
     for &oid in tree {
         let member = if oid == root.oid { Some(root.clone()) } else { relation::read(oid) };
         let Some(member) = member else { continue };
-        for name in [relation::STAMP, relation::LOG] {
+        for name in [relation::STAMP, relation::LOG, relation::TRUNCATE] {
             if member.trigger(name).map(|t| t.enabled) != Some(b'A') {
                 let table = format!("\"{}\".\"{}\"", member.name.0, member.name.1);
                 return Err(Error::rule(

@@ -143,6 +143,47 @@ fn disabled_trigger_stops_pulls_and_resets_afterwards() {
 }
 
 #[test]
+fn triggers_that_were_all_switched_off_and_on_fire_always_again() {
+    let install = Install::new();
+    let (_cluster, mut client) = tracked(&install);
+    let (_, cursor) = pull(&mut client, None).unwrap();
+    // What a framework does around loading fixtures: origin is what ENABLE leaves behind.
+    client
+        .batch_execute(
+            "ALTER TABLE t DISABLE TRIGGER ALL; DELETE FROM t WHERE id = 1; ALTER TABLE t ENABLE TRIGGER ALL",
+        )
+        .unwrap();
+    let (ops, cursor) = pull(&mut client, Some(&cursor)).unwrap();
+    assert_eq!(ops, ["reset schema", "upsert 3", "upsert 5"]);
+    client.batch_execute("SET session_replication_role = replica; DELETE FROM t WHERE id = 3").unwrap();
+    let (ops, cursor) = pull(&mut client, Some(&cursor)).unwrap();
+    assert_eq!(ops, ["delete 3"]);
+    client.batch_execute("TRUNCATE t").unwrap();
+    assert_eq!(pull(&mut client, Some(&cursor)).unwrap().0, ["reset schema"]);
+}
+
+#[test]
+fn truncate_is_never_missed_where_its_trigger_was_disabled_or_dropped() {
+    let install = Install::new();
+    let (_cluster, mut client) = tracked(&install);
+    client
+        .batch_execute(
+            "ALTER TABLE t DISABLE TRIGGER USER; ALTER TABLE t ENABLE ALWAYS TRIGGER \"~syncline_stamp\"; \
+             ALTER TABLE t ENABLE ALWAYS TRIGGER syncline_log",
+        )
+        .unwrap();
+    let (_, cursor) = pull(&mut client, None).unwrap();
+    client.batch_execute("TRUNCATE t").unwrap();
+    assert_eq!(pull(&mut client, Some(&cursor)).unwrap().0, ["reset schema"]);
+    client.batch_execute("INSERT INTO t VALUES (1, 1)").unwrap();
+    let (_, cursor) = pull(&mut client, None).unwrap();
+    client.batch_execute("DROP TRIGGER syncline_truncate ON t; TRUNCATE t").unwrap();
+    assert_eq!(state(&pull(&mut client, Some(&cursor)).unwrap_err()), "55000");
+    client.batch_execute("SELECT sync_track('t')").unwrap();
+    assert_eq!(pull(&mut client, Some(&cursor)).unwrap().0, ["reset schema"]);
+}
+
+#[test]
 fn harmless_alterations_reset_nobody() {
     let install = Install::new();
     let (_cluster, mut client) = tracked(&install);
