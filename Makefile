@@ -69,7 +69,7 @@ test-django: build ## runs those of examples/django
 test-activerecord: build ## runs those of examples/activerecord
 	@$(call packages,$(ACTIVERECORD_PACKAGES))
 	@echo "== activerecord"
-	@$(SERVE) examples/with-pgbouncer /usr/bin/ruby -C examples/activerecord -Itest test/all.rb
+	@$(SERVE) examples/with-pgbouncer /usr/bin/ruby examples/activerecord/test/all.rb
 
 demo: build ## follows this machine's package index while it changes and the server is killed
 	@echo "== demo"
