@@ -163,6 +163,37 @@ fn triggers_that_were_all_switched_off_and_on_fire_always_again() {
 }
 
 #[test]
+fn partition_whose_triggers_were_all_switched_off_and_on_is_watched_again() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    client
+        .batch_execute(
+            "CREATE EXTENSION syncline; CREATE TABLE t (id int PRIMARY KEY, f int) PARTITION BY RANGE (id); \
+             CREATE TABLE leaf PARTITION OF t FOR VALUES FROM (0) TO (10); SELECT sync_track('t', '{f}'); \
+             INSERT INTO t VALUES (1, 1), (2, 1)",
+        )
+        .unwrap();
+    for switched in ["leaf", "t"] {
+        client
+            .batch_execute(&format!(
+                "ALTER TABLE {switched} DISABLE TRIGGER ALL; ALTER TABLE {switched} ENABLE TRIGGER ALL"
+            ))
+            .unwrap();
+        let (_, cursor) = pull(&mut client, None).unwrap();
+        client
+            .batch_execute(
+                "SET session_replication_role = replica; UPDATE leaf SET f = 1; RESET session_replication_role",
+            )
+            .unwrap();
+        assert_eq!(pull(&mut client, Some(&cursor)).unwrap().0, ["upsert 1", "upsert 2"], "{switched}");
+    }
+    let (_, cursor) = pull(&mut client, None).unwrap();
+    client.batch_execute("SET session_replication_role = replica; TRUNCATE leaf").unwrap();
+    assert_eq!(pull(&mut client, Some(&cursor)).unwrap().0, ["reset schema"]);
+}
+
+#[test]
 fn truncate_is_never_missed_where_its_trigger_was_disabled_or_dropped() {
     let install = Install::new();
     let (_cluster, mut client) = tracked(&install);
