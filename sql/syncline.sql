@@ -105,6 +105,7 @@ CREATE FUNCTION syncline.adopt(root oid) RETURNS void LANGUAGE plpgsql SET searc
 DECLARE
     members oid[] := (SELECT array_agg(p.relid) || adopt.root FROM pg_partition_tree(adopt.root::regclass) p);
     member oid;
+    trigger name;
 BEGIN
     FOR member IN
         SELECT l.leaf FROM syncline.leaf l
@@ -119,12 +120,21 @@ BEGIN
         IF NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = member AND g.tgname = 'syncline_truncate') THEN
             EXECUTE format('CREATE TRIGGER syncline_truncate AFTER TRUNCATE ON %s FOR EACH STATEMENT '
                            'EXECUTE FUNCTION syncline.truncated()', member::regclass);
-            EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER syncline_truncate', member::regclass);
         END IF;
+        -- ENABLE TRIGGER ALL, which frameworks run around loading fixtures, leaves them as others are. Row triggers that are
+        -- disabled stay so: that is what was asked for, and pulls are refused meanwhile.
+        FOR trigger IN
+            SELECT g.tgname FROM pg_trigger g
+            WHERE g.tgrelid = member
+              AND (g.tgname = 'syncline_truncate' AND g.tgenabled <> 'A'
+                   OR g.tgname IN ('~syncline_stamp', 'syncline_log') AND g.tgenabled IN ('O', 'R'))
+        LOOP
+            EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %I', member::regclass, trigger);
+        END LOOP;
     END LOOP;
 END $$;
 REVOKE ALL ON FUNCTION syncline.adopt(oid) FROM PUBLIC;
-COMMENT ON FUNCTION syncline.adopt(oid) IS 'takes the partitions of a tracked table under watch';
+COMMENT ON FUNCTION syncline.adopt(oid) IS 'takes the members of a tracked table under watch, their triggers among them';
 
 -- Called by the native event trigger with what only the parse tree tells.
 CREATE FUNCTION syncline.on_ddl(changes_rows boolean, names text[], own boolean) RETURNS void LANGUAGE plpgsql

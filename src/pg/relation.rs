@@ -27,7 +27,7 @@ pub struct Attribute {
 
 /// One of our triggers.
 #[derive(Debug, Clone)]
-pub struct RowTrigger {
+pub struct OwnTrigger {
     /// The trigger's name.
     pub name: String,
     /// `tgenabled`, `A` for always.
@@ -50,12 +50,12 @@ pub struct Relation {
     /// Attribute numbers of the primary key, else of the replica identity index; in key order.
     pub key: Vec<i16>,
     /// Triggers named as ours are.
-    pub triggers: Vec<RowTrigger>,
+    pub triggers: Vec<OwnTrigger>,
     /// Whether a partition is being detached.
     pub detaching: bool,
 }
 
-/// Names of the row triggers. `~` sorts behind all letters: BEFORE triggers fire in this order.
+/// Names of our triggers. `~` sorts behind all letters: BEFORE triggers fire in this order.
 pub const STAMP: &str = "~syncline_stamp";
 /// See [`STAMP`].
 pub const LOG: &str = "syncline_log";
@@ -94,7 +94,7 @@ impl Relation {
     }
 
     /// A trigger of ours by name.
-    pub fn trigger(&self, name: &str) -> Option<&RowTrigger> {
+    pub fn trigger(&self, name: &str) -> Option<&OwnTrigger> {
         self.triggers.iter().find(|trigger| trigger.name == name)
     }
 }
@@ -255,7 +255,7 @@ unsafe fn key(rel: pg_sys::Relation) -> Vec<i16> {
 /// # Safety
 ///
 /// `list` is null or the trigger list of an open relation.
-unsafe fn triggers(list: *mut pg_sys::TriggerDesc) -> Vec<RowTrigger> {
+unsafe fn triggers(list: *mut pg_sys::TriggerDesc) -> Vec<OwnTrigger> {
     if list.is_null() {
         return Vec::new();
     }
@@ -269,7 +269,7 @@ unsafe fn triggers(list: *mut pg_sys::TriggerDesc) -> Vec<RowTrigger> {
                 let ours = [(STAMP, "stamp"), (LOG, "log"), (TRUNCATE, "truncated")];
                 ours.iter().any(|(ours, function)| name == ours && is_ours(trigger.tgfoid, function))
             })
-            .map(|(name, trigger)| RowTrigger {
+            .map(|(name, trigger)| OwnTrigger {
                 name,
                 enabled: trigger.tgenabled as u8,
                 arguments: (0..usize::try_from(trigger.tgnargs).unwrap_or(0))
