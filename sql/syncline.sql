@@ -271,7 +271,7 @@ BEGIN
                 relation, (SELECT conname FROM pg_catalog.pg_constraint WHERE conindid = key AND contype = 'p'));
     END IF;
     IF NOT published AND EXISTS (SELECT FROM pg_catalog.pg_publication_tables p
-                                 WHERE p.schemaname = c.relnamespace::pg_catalog.regnamespace::text AND p.tablename = c.relname
+                                 WHERE p.tablename = c.relname AND p.schemaname = (SELECT nspname FROM pg_catalog.pg_namespace WHERE oid = c.relnamespace)
                                  -- A list of columns does not grow by itself.
                                  AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication b JOIN pg_catalog.pg_publication_rel r ON r.prpubid = b.oid
                                                  WHERE b.pubname = p.pubname AND r.prrelid = relation AND r.prattrs IS NOT NULL))
