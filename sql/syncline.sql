@@ -271,7 +271,10 @@ BEGIN
                 relation, (SELECT conname FROM pg_catalog.pg_constraint WHERE conindid = key AND contype = 'p'));
     END IF;
     IF NOT published AND EXISTS (SELECT FROM pg_catalog.pg_publication_tables p
-                                 WHERE p.schemaname = c.relnamespace::pg_catalog.regnamespace::text AND p.tablename = c.relname)
+                                 WHERE p.tablename = c.relname AND p.schemaname = (SELECT nspname FROM pg_catalog.pg_namespace WHERE oid = c.relnamespace)
+                                 -- A list of columns does not grow by itself.
+                                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication b JOIN pg_catalog.pg_publication_rel r ON r.prpubid = b.oid
+                                                 WHERE b.pubname = p.pubname AND r.prrelid = relation AND r.prattrs IS NOT NULL))
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = relation AND attname = '_sync_version') THEN
         RAISE EXCEPTION 'cannot track "%": it is published', c.relname USING ERRCODE = '55000',
             DETAIL = 'Subscribers without the column _sync_version would stop.',

@@ -392,3 +392,17 @@ fn role_without_select_on_a_column_is_told_so() {
     client.batch_execute("GRANT SELECT (n) ON t TO reader").unwrap();
     assert_eq!(pull(&mut reader, None).unwrap().0, ["reset start", "upsert 1", "upsert 3", "upsert 5"]);
 }
+
+#[test]
+fn published_table_is_refused_in_a_schema_whose_name_needs_quotes_too() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    client
+        .batch_execute(
+            "CREATE EXTENSION syncline; CREATE SCHEMA \"My App\"; CREATE TABLE \"My App\".t (id int PRIMARY KEY); \
+             CREATE PUBLICATION p FOR ALL TABLES",
+        )
+        .unwrap();
+    assert_eq!(state(&client.batch_execute("SELECT sync_track('\"My App\".t')").unwrap_err()), "55000");
+}
