@@ -429,6 +429,11 @@ CREATE FUNCTION sync_sees(cursor text, xid xid8) RETURNS boolean LANGUAGE c IMMU
     AS 'MODULE_PATHNAME', 'syncline_sync_sees';
 COMMENT ON FUNCTION sync_sees(text, xid8) IS 'whether a client that holds this cursor has seen that transaction';
 
+CREATE FUNCTION sync_position() RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'syncline_sync_position';
+COMMENT ON FUNCTION sync_position() IS
+    'the position of this statement''s snapshot: what a cursor made now begins with; for sync_wait over any table, and sync_sees';
+
 CREATE PROCEDURE sync_wait(since text, shape jsonb, timeout interval DEFAULT '20 s', INOUT changed boolean DEFAULT NULL)
     LANGUAGE c AS 'MODULE_PATHNAME', 'syncline_sync_wait';
 COMMENT ON PROCEDURE sync_wait(text, jsonb, interval, boolean) IS

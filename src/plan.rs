@@ -114,7 +114,7 @@ impl Plans {
     }
 
     /// What the log tells of its relations from `seen` on; nothing if it does not tell enough.
-    pub fn past(&self, seen: &Snapshot) -> Result<Option<Past>> {
+    pub fn past(&self, seen: &Snapshot) -> Option<Past> {
         let mut uses: Vec<Use<'_>> = Vec::new();
         for plan in &self.tables {
             add_use(&mut uses, &plan.tracked.relation, plan.logged.iter().copied());
@@ -258,7 +258,8 @@ impl Plan {
         if let Some(touched) = node.touched_by("t", moved)
             && !mutant::is(Mutant::NoLeave)
         {
-            let (untouched, now) = (moved.past.untouched(relation, "t"), node.sql("t", View::Now));
+            let untouched = self.bound.key.as_ref().map(|key| moved.past.untouched(relation, key, "t"));
+            let (untouched, now) = (untouched.unwrap_or_default(), node.sql("t", View::Now));
             let from = select(&relation.full_name());
             queries.push(format!("{from}{touched}{untouched} AND {was} AND {now} IS NOT TRUE"));
         }

@@ -12,6 +12,7 @@ use syncline_delta::filter::{Comparison, Const, Containment, Filter, Function, J
 use super::{ALIAS, Bound, Level, Node};
 use crate::catalog::Tracked;
 use crate::error::Result;
+use crate::past::Key;
 use crate::pg::function::{self, input};
 use crate::pg::relation::{self, Attribute, quoted};
 use crate::pg::spi::Param;
@@ -22,7 +23,8 @@ pub fn bind(filter: Option<&Filter>, table: &Tracked, levels: Vec<Tracked>) -> R
     let mut output = Output { params: Vec::new(), fingerprint: String::new(), tables: levels.into_iter(), levels: 0 };
     let node = Binder { table, output: &mut output }.condition(filter)?;
     let Output { params, fingerprint, levels, .. } = output;
-    Ok(Bound { node, params, fingerprint, levels })
+    let key = (levels > 0).then(|| Key::of(&table.relation)).transpose()?;
+    Ok(Bound { node, params, fingerprint, levels, key })
 }
 
 /// What binding a condition and its levels comes to.
@@ -119,7 +121,8 @@ impl Binder<'_> {
         let array = types::array_of(column.typid).ok_or_else(|| mismatch("a sub-select", column.typid))?;
         let equal = types::operator(column.typid, Comparison::Eq)?;
         let found = relation.attribute(&select.column).cloned().ok_or_else(missing)?;
-        let level = Level { number, member: found, array, equal, node, reads, tracked };
+        let key = Key::of(relation)?;
+        let level = Level { number, member: found, array, equal, key, node, reads, tracked };
         Ok(Node::Member { column: quoted(name), level: Box::new(level), negated })
     }
 
