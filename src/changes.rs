@@ -64,8 +64,8 @@ trait Sink {
 fn settled(since: Option<&str>, text: &str, sink: &mut dyn Sink) -> Result<()> {
     snapshot::refuse_writer()?;
     let since = since.map(str::parse::<Cursor>).transpose()?;
-    let shape = Shape::parse(text)?;
-    let resolved = Plans::resolve(&shape)?;
+    let mut shape = Shape::parse(text)?;
+    let resolved = Plans::resolve(&mut shape)?;
     settings::pinned(|| {
         let plans = Plans::new(resolved, shape)?;
         let server = server::now()?;

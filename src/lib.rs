@@ -10,6 +10,7 @@ mod mutant;
 mod past;
 mod pg;
 mod plan;
+mod policy;
 mod preview;
 mod query;
 mod row;
@@ -34,6 +35,7 @@ pub extern "C-unwind" fn _PG_init() {
     query::define_settings();
     mutant::define_settings();
     tombstone::watch_invalidations();
+    pg::rights::watch_analysis();
 }
 
 /// What `cargo pgrx test` asks for by this name.

@@ -106,14 +106,14 @@ impl Past {
         queries
     }
 
-    /// Runs a query that may read the old and touched rows.
-    pub fn query(&self, sql: &str, params: &[Param], each: &mut dyn FnMut(&spi::Row<'_>) -> bool) {
-        spi::query_over(&self.relations(), sql, params, each);
+    /// Runs a query that may read the old and touched rows; `is_ours` as in [`spi::Query`].
+    pub fn query(&self, sql: &str, params: &[Param], is_ours: bool, each: &mut dyn FnMut(&spi::Row<'_>) -> bool) {
+        spi::Query { sql, params, relations: &self.relations(), is_ours }.run(each);
     }
 
     /// The one array that such a query gives.
-    pub fn array(&self, sql: &str, params: &[Param]) -> Option<pg_sys::Datum> {
-        spi::varlena_over(&self.relations(), sql, params)
+    pub fn array(&self, sql: &str, params: &[Param], is_ours: bool) -> Option<pg_sys::Datum> {
+        spi::Query { sql, params, relations: &self.relations(), is_ours }.varlena()
     }
 
     fn relations(&self) -> Vec<&Ephemeral> {

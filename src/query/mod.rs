@@ -200,13 +200,13 @@ impl Level {
 }
 
 impl Bound {
-    /// What has moved at its levels, from the innermost outwards.
-    pub fn moved<'a>(&self, past: &'a Past) -> Moved<'a> {
+    /// What has moved at its levels, from the innermost outwards; `is_ours` as in `spi::Query`.
+    pub fn moved<'a>(&self, past: &'a Past, is_ours: bool) -> Moved<'a> {
         let mut moved = Moved { past, arrays: vec![None; self.levels], params: self.params.clone() };
         // An inner level has the higher number.
         for level in self.node.levels().into_iter().rev() {
             let Some(sql) = level.moved_values(past, &moved.arrays) else { continue };
-            let values = past.array(&sql, &moved.params);
+            let values = past.array(&sql, &moved.params, is_ours);
             moved.params.push(Param { typid: level.array, value: values });
             moved.arrays[level.number] = values.map(|_| format!("${}", moved.params.len()));
         }
