@@ -10,7 +10,9 @@ import { loginPage, todoPage } from "./page/view.js";
 import { Refusal, write } from "./writes.js";
 
 const pool = new pg.Pool();
-pool.on("error", () => {}); // An idle connection broke; the next query opens another one.
+// A connection that breaks while nobody waits for an answer: whoever uses it next is told, and the pool opens another.
+pool.on("error", () => {});
+pool.on("connect", (db) => db.on("error", () => {}));
 
 // All shapes in one statement, so in one snapshot. A list that is no longer one of the user's is not answered.
 const PULL = `
@@ -34,6 +36,7 @@ const routes = {
     const documents = await one(FIRST, [who]);
     return { html: todoPage({ who, url, rows: rowsOf(documents), documents }) };
   },
+  "GET /shell": async ({ who, url }) => ({ html: todoPage({ who, url }) }),
   // Everybody may be anybody: this is a demo. A real app has its users prove who they are.
   async "POST /login"({ form }) {
     const name = (await form()).name?.trim().slice(0, 40);
@@ -97,8 +100,8 @@ async function answer(request, response) {
   const [, folder, file] = url.pathname.split("/");
   if (request.method === "GET" && Object.hasOwn(FOLDERS, folder) && file) {
     const bytes = await readFile(new URL(basename(file), FOLDERS[folder])).catch(() => null);
-    response.writeHead(bytes ? 200 : 404, { "Content-Type": TYPES[file.split(".").at(-1)] ?? "text/plain", "Cache-Control": "no-cache" });
-    return response.end(bytes);
+    const type = TYPES[file.split(".").at(-1)] ?? "text/plain";
+    return response.writeHead(bytes ? 200 : 404, { "Content-Type": type, "Cache-Control": "no-cache", "Service-Worker-Allowed": "/" }).end(bytes);
   }
   const route = `${request.method} ${url.pathname}`;
   const who = decodeURIComponent(/(?:^|; )who=([^;]+)/.exec(request.headers.cookie)?.[1] ?? "") || null;

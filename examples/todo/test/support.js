@@ -73,8 +73,7 @@ export class World {
 
   async startServer() {
     const env = { ...process.env, PGDATABASE: this.database, PORT: String(this.port) };
-    // What it says of a database that is gone is expected.
-    this.server = spawn(process.execPath, ["server.js"], { cwd: new URL("..", import.meta.url), env, stdio: ["ignore", "pipe", "ignore"] });
+    this.server = spawn(process.execPath, ["server.js"], { cwd: new URL("..", import.meta.url), env, stdio: ["ignore", "pipe", "inherit"] });
     await once(this.server.stdout, "data");
   }
 
@@ -120,8 +119,9 @@ export class World {
   }
 
   async close() {
-    for (const page of this.pages) await page.context().close();
-    if (this.server.exitCode === null && this.server.signalCode === null) await this.killServer();
+    for (const context of new Set(this.pages.map((page) => page.context()))) await context.close();
+    assert.equal(this.server.exitCode, null, "the server has stood it all");
+    await this.killServer();
   }
 }
 
