@@ -389,8 +389,6 @@ export class Client {
           await this.#copy.loadQueue();
           this.#notify();
         } else if (data.version === this.#copy.version + 1) {
-          // The queue first: the message may settle what was queued since.
-          await this.#copy.loadQueue();
           this.#take(data);
         } else if (data.version > this.#copy.version) {
           await this.#reload();

@@ -90,11 +90,13 @@ export class Copy {
 
   /** Reads everything that is stored. */
   async load() {
+    const stored = await this.#storage.list([]);
+    // From here on without a pause: whoever reads meanwhile sees the old state or the new one.
     const unstored = this.queue.filter((entry) => entry.id === null);
     this.shapes = new Map();
     this.queue = [];
     const rows = [];
-    for (const [[kind, ...key], value] of await this.#storage.list([])) {
+    for (const [[kind, ...key], value] of stored) {
       if (kind === "client") this.id = value;
       else if (kind === "version") this.version = value;
       else if (kind === "cursor") this.shapes.set(String(key[0]), { cursor: value, rows: new Map() });

@@ -101,6 +101,7 @@ export class Follower {
    */
   async #pulls(how, signal) {
     const backoff = new Backoff(how.retry);
+    const idle = new Backoff({ first: 100, longest: 1000 });
     let upToDate = false;
     while (!signal.aborted) {
       const hurry = this.#news.take();
@@ -116,8 +117,9 @@ export class Follower {
         upToDate = result.upToDate;
         if (!upToDate) continue;
         if (how.wait === undefined) await this.#news.wait(how.every);
-        // A server that does not wait is not asked in a circle.
-        else if (wait !== undefined && !result.changed && Date.now() - began < 500) await this.#news.wait(1000);
+        // A server that does not wait, or is woken by what is of no interest here, is not asked in a circle.
+        else if (wait !== undefined && !result.changed && Date.now() - began < 500) await this.#news.wait(idle.next());
+        else idle.reset();
       } catch (error) {
         upToDate = false;
         // Asked to pull at once: what the server was waiting with is of no interest.

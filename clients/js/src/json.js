@@ -1,8 +1,8 @@
 // Where the values of a JSON text begin and end. JSON.parse says whether the text is JSON at all; these
 // functions only slice a text that it has accepted, so that its bytes are kept.
 
-const QUOTE = 34;
-const BACKSLASH = 92;
+const [QUOTE, BACKSLASH] = [34, 92];
+const [OPEN_BRACKET, CLOSE_BRACKET, OPEN_BRACE, CLOSE_BRACE] = [91, 93, 123, 125];
 
 /**
  * @param {string} text
@@ -20,10 +20,11 @@ function skipSpace(text, at) {
  * @returns {number} behind the closing quote
  */
 function stringEnd(text, at) {
-  for (at++; ; at++) {
-    const code = text.charCodeAt(at);
-    if (code === BACKSLASH) at++;
-    else if (code === QUOTE) return at + 1;
+  for (;;) {
+    at = text.indexOf('"', at + 1);
+    let escape = at;
+    while (text.charCodeAt(escape - 1) === BACKSLASH) escape--;
+    if ((at - escape) % 2 === 0) return at + 1;
   }
 }
 
@@ -35,22 +36,27 @@ function stringEnd(text, at) {
 function valueEnd(text, at) {
   let depth = 0;
   for (;;) {
-    const char = text[at];
-    if (char === '"') {
+    const code = text.charCodeAt(at);
+    if (code === QUOTE) {
       at = stringEnd(text, at);
-    } else if (char === "{" || char === "[") {
-      depth++;
-      at++;
-    } else if (char === "}" || char === "]") {
-      depth--;
-      at++;
-    } else if (depth > 0) {
-      at++;
     } else {
-      while (at < text.length && !",]} \t\n\r".includes(text[at])) at++;
+      if (code === OPEN_BRACE || code === OPEN_BRACKET) depth++;
+      else if (code === CLOSE_BRACE || code === CLOSE_BRACKET) depth--;
+      else if (depth === 0) return scalarEnd(text, at);
+      at++;
     }
     if (depth === 0) return at;
   }
+}
+
+/**
+ * @param {string} text
+ * @param {number} at where a number, true, false or null begins
+ * @returns {number} behind it
+ */
+function scalarEnd(text, at) {
+  while (at < text.length && !",]} \t\n\r".includes(text[at])) at++;
+  return at;
 }
 
 /**

@@ -132,7 +132,8 @@ test("the server's record of the client settles and refuses what was sent withou
 test("a reset keeps what was not sent", async () => {
   const server = new FakeServer();
   const resets = [];
-  const client = await server.open({ onReset: (shape, reason) => resets.push(`${shape} ${reason}`) });
+  const storage = memory();
+  const client = await server.open({ storage, onReset: (shape, reason) => resets.push(`${shape} ${reason}`) });
   server.commit(1, { id: 1, name: "a" });
   await client.pull();
   await client.mutate("set", { id: 2, name: "b" });
@@ -140,8 +141,10 @@ test("a reset keeps what was not sent", async () => {
   server.reset = "schema";
   await client.pull();
   assert.deepEqual(resets, ["s start", "s schema"]);
-  assert.deepEqual(names(client), ["2:b"]);
-  assert.equal(client.pending.length, 1);
+  for (const copy of [client, await server.open({ storage })]) {
+    assert.deepEqual(names(copy), ["2:b"]);
+    assert.equal(copy.pending.length, 1);
+  }
 });
 
 test("a reset to another history makes answered mutations unanswered: their transaction ids mean nothing there", async () => {

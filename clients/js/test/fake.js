@@ -1,13 +1,13 @@
 // A server in a few lines, for tests that need to stand between its steps.
 
-import { Client, memory } from "../src/index.js";
+import { Client, memory, sees } from "../src/index.js";
 
 /** A cursor that sees all transactions below `xmax` but those given. */
 export function cursor(xmax, ...unseen) {
   return `s1.1.1.1.1.1.${[xmax, ...unseen.map((xid) => xmax - xid)].join("_")}.00000000~1.1.00000000`;
 }
 
-/** One shape "s" with a relation "t" of rows {id, name}. Sends every row that changed, at each pull. */
+/** One shape "s" with a relation "t" of rows {id, name}. */
 export class FakeServer {
   xid = 100;
   /** id -> [row, xid of the change]; no row if it was deleted */
@@ -16,7 +16,6 @@ export class FakeServer {
   sent = [];
   /** Transactions that pulls do not see yet. */
   unseen = [];
-  history = 1;
   reset = null;
 
   commit(id, row) {
@@ -29,7 +28,7 @@ export class FakeServer {
     this.reset = null;
     const changes = reason === null ? [] : [{ op: "reset", value: { reason } }];
     for (const [id, [row, xid]] of this.rows) {
-      if (this.unseen.includes(xid)) continue;
+      if (this.unseen.includes(xid) || (reason === null && sees(since, xid))) continue;
       if (row) changes.push({ op: "upsert", relation: "t", key: { id }, value: row });
       else if (reason === null) changes.push({ op: "delete", relation: "t", key: { id } });
     }

@@ -99,8 +99,41 @@ test("a tab that missed a message reads the storage", async () => {
   await deaf.push();
   await deaf.pull();
   assert.deepEqual(names(two), []);
+  server.commit(3, { id: 3, name: "c" });
   await one.pull();
-  await until(() => names(two).length === 2 && names(one).length === 2);
+  await until(() => names(two).length === 3 && names(one).length === 3);
   assert.deepEqual(two.pending, []);
   await closeAll([deaf, one, two]);
+});
+
+test("while the storage is read again, rows stay, and what is being queued stays", async () => {
+  const server = new FakeServer();
+  const storage = memory("reading");
+  let onList;
+  const list = async (prefix) => {
+    const found = await storage.list(prefix);
+    onList?.();
+    return found;
+  };
+  const deaf = await server.open({ storage: { ...storage, name: null } });
+  const tab = await server.open({ storage: { ...storage, name: null, list } });
+  server.commit(1, { id: 1, name: "a" });
+  await tab.pull();
+  await deaf.pull();
+  server.commit(2, { id: 2, name: "b" });
+  await deaf.pull();
+  const shown = [];
+  let mutation;
+  onList = () => {
+    shown.push(names(tab));
+    mutation = tab.mutate("set", { id: 3, name: "c" });
+    tab.subscribe(() => shown.push(names(tab)));
+  };
+  const early = tab.mutate("set", { id: 4, name: "d" });
+  await tab.pull();
+  await Promise.all([early, mutation]);
+  assert.deepEqual(shown[0], ["1:a", "4:d"]);
+  assert.ok(shown.length > 2 && shown.slice(1).every((rows) => rows.includes("3:c") && rows.includes("4:d")));
+  assert.deepEqual(names(tab), ["1:a", "2:b", "3:c", "4:d"]);
+  await closeAll([deaf, tab]);
 });
