@@ -16,6 +16,8 @@ test("what one user does, the other one sees", async (t) => {
   await gone(ben, "Coffee beans");
   await screenshots(ada, "lists");
   await world.assertConverged(ada, ben);
+  const waiting = "SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'CALL sync_wait%'";
+  assert.deepEqual(await world.query(waiting), [{ count: 1 }], "one connection waits for both");
   assert.deepEqual(await titles(ada), await titles(ben));
 });
 
