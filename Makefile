@@ -6,31 +6,47 @@ SEED ?= 1
 MUTANT_SEEDS ?= 2
 export PG_CONFIG
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
-PACKAGES = postgresql-15 postgresql-server-dev-15 libclang-14-dev build-essential pkg-config python3-psycopg2 $(NODE)
+PACKAGES = postgresql-15 postgresql-server-dev-15 libclang-14-dev build-essential pkg-config python3-psycopg2 python3-websockets $(NODE)
 # Debian's Node 18 will do; whoever has another one keeps it.
 NODE = $(if $(and $(shell command -v node),$(shell command -v npm)),,nodejs npm)
 LIBRARY = target/release/libsyncline.so
+DJANGO_PACKAGES = python3-django python3-psycopg2 pgbouncer
+ACTIVERECORD_PACKAGES = ruby-activerecord ruby-pg pgbouncer
 MUTANTS = $(CURDIR)/target/mutants/release/libsyncline.so
 # pgrx reads the headers of the server whose pg_config this is.
 CARGO_PG = PGRX_PG_CONFIG_PATH="$$(command -v $(PG_CONFIG))" cargo
+# Programs that only some targets need; a new version goes to a new folder.
+PGRX_VERSION = $(shell sed -n 's/^pgrx = .*"=\([0-9.]*\)".*/\1/p' Cargo.toml)
+FUZZ_VERSION = 0.13.1
+TOOLS = $(CURDIR)/target/tools
+PGRX = $(TOOLS)/cargo-pgrx-$(PGRX_VERSION)/bin/cargo-pgrx
+FUZZ = $(TOOLS)/cargo-fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
+FUZZ_TARGETS = $(sort $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs))))
+MINUTES ?= 3
+
+# A throw-away server for a command.
+SERVE = cargo run --release -q -p syncline-tests --bin serve --
 # From the quick and telling to the long: what is not named here runs in between.
 FIRST = cluster regress isolation
-LAST = oracle mutants
+LAST = oracle mutants pgrx
 OTHER = $(filter-out $(FIRST) $(LAST),$(sort $(notdir $(basename $(wildcard pgrx-tests/tests/*.rs)))))
 
-help: ## shows this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
-
-setup: ## installs what a bare Debian 12 with Rust lacks
-	@if dpkg -s $(PACKAGES) >/dev/null 2>&1; then \
+# Installs Debian packages that are not there.
+packages = if dpkg -s $(1) >/dev/null 2>&1; then \
 	  echo "== all packages are there"; \
 	elif [ -z "$(SUDO)" ] || command -v sudo >/dev/null; then \
-	  echo "== installing $(PACKAGES)"; \
+	  echo "== installing $(1)"; \
 	  $(SUDO) apt-get update -q && \
-	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(PACKAGES); \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(1); \
 	else \
-	  echo "as root: apt-get install $(PACKAGES)"; exit 1; \
+	  echo "as root: apt-get install $(1)"; exit 1; \
 	fi
+
+help: ## shows this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
+
+setup: ## installs what a bare Debian 12 with Rust lacks
+	@$(call packages,$(PACKAGES))
 	@command -v $(PG_CONFIG) >/dev/null || { echo "$(PG_CONFIG) is not to be found: pass PG_CONFIG=…"; exit 1; }
 
 build: setup ## builds the extension in release mode
@@ -57,16 +73,32 @@ test-js: build ## tests the JavaScript client against a real server
 	@echo "== JavaScript client, Node $$(node --version)"
 	@node -e 'process.exit(Number.parseInt(process.versions.node) >= 18 ? 0 : 1)' || { echo "Node 18 or later is needed"; exit 1; }
 	cd clients/js && npm ci --no-audit --no-fund && npm run check
-	cargo run --release -q -p syncline-tests --bin serve -- npm test --prefix clients/js
+	$(SERVE) npm test --prefix clients/js
 
-test-examples: test-todo ## runs the tests of the examples
+$(PGRX):
+	@echo "== installing cargo-pgrx $(PGRX_VERSION) into $(TOOLS)"
+	cargo install --locked --root $(TOOLS)/cargo-pgrx-$(PGRX_VERSION) cargo-pgrx@$(PGRX_VERSION)
 
-test-todo: build
-	@echo "== examples/todo in Chromium"
-	@command -v chromium >/dev/null || { $(SUDO) apt-get update -q && \
-	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium; }
+$(FUZZ):
+	@echo "== installing cargo-fuzz $(FUZZ_VERSION) into $(TOOLS)"
+	cargo install --locked --root $(TOOLS)/cargo-fuzz-$(FUZZ_VERSION) cargo-fuzz@$(FUZZ_VERSION)
+
+test-pgrx: build $(PGRX) ## runs pgrx's own test, package, install and run: minutes, as they build it all again
+	@echo "== pgrx's own ways, with cargo-pgrx $(PGRX_VERSION)"
+	CARGO_PGRX=$(PGRX) cargo test --release -p syncline-tests --test pgrx -- --ignored --test-threads=1
+
+fuzz: $(FUZZ) ## feeds cursors, filters and shapes with random text for MINUTES=… in all
+	@set -e; seconds=$$(($(MINUTES) * 60 / $(words $(FUZZ_TARGETS)))); for name in $(FUZZ_TARGETS); do \
+	  echo "== fuzzing $$name for $$seconds s"; mkdir -p fuzz/corpus/$$name; \
+	  $(FUZZ) fuzz run --sanitizer none --target-dir target/fuzz $$name fuzz/corpus/$$name fuzz/seeds/$$name -- \
+	    -max_total_time=$$seconds -dict=fuzz/words.dict -max_len=2000 -verbosity=0 -print_funcs=0 -print_final_stats=1; \
+	done
+
+test-todo: build ## runs those of examples/todo in Chromium
+	@$(call packages,chromium)
+	@echo "== todo"
 	cd examples/todo && npm ci --no-audit --no-fund
-	cargo run --release -q -p syncline-tests --bin serve -- npm test --prefix examples/todo
+	$(SERVE) npm test --prefix examples/todo
 
 # Ctrl-C is for the Node server: the program that holds the database then removes it.
 demo-app: build ## serves shared todo lists on localhost, until Ctrl-C; PORT=…
@@ -74,6 +106,19 @@ demo-app: build ## serves shared todo lists on localhost, until Ctrl-C; PORT=…
 	@cargo build --release -q -p syncline-tests --bin serve
 	@cd examples/todo && npm ci --no-audit --no-fund --omit=dev
 	@trap '' INT; cd examples/todo && ../../target/release/serve npm run --silent demo
+
+test-examples: test-todo test-django test-activerecord ## runs the tests of the examples
+
+# Debian's own interpreters: others may come first in PATH, without the packages.
+test-django: build ## runs those of examples/django
+	@$(call packages,$(DJANGO_PACKAGES))
+	@echo "== django"
+	@$(SERVE) examples/with-pgbouncer /usr/bin/python3 -B examples/django/manage.py test --keepdb tracker
+
+test-activerecord: build ## runs those of examples/activerecord
+	@$(call packages,$(ACTIVERECORD_PACKAGES))
+	@echo "== activerecord"
+	@$(SERVE) examples/with-pgbouncer /usr/bin/ruby examples/activerecord/test/all.rb
 
 demo: build ## follows this machine's package index while it changes and the server is killed
 	@echo "== demo"
@@ -103,4 +148,4 @@ lint: setup ## checks format and lints
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help setup build install demo demo-app test test-js test-examples test-todo bench oracle oracle-mutants fmt lint clean
+.PHONY: help setup build install demo test test-pgrx fuzz bench oracle oracle-mutants fmt lint clean test-js demo-app test-examples test-todo

@@ -105,6 +105,7 @@ CREATE FUNCTION syncline.adopt(root oid) RETURNS void LANGUAGE plpgsql SET searc
 DECLARE
     members oid[] := (SELECT array_agg(p.relid) || adopt.root FROM pg_partition_tree(adopt.root::regclass) p);
     member oid;
+    trigger name;
 BEGIN
     FOR member IN
         SELECT l.leaf FROM syncline.leaf l
@@ -119,12 +120,21 @@ BEGIN
         IF NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = member AND g.tgname = 'syncline_truncate') THEN
             EXECUTE format('CREATE TRIGGER syncline_truncate AFTER TRUNCATE ON %s FOR EACH STATEMENT '
                            'EXECUTE FUNCTION syncline.truncated()', member::regclass);
-            EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER syncline_truncate', member::regclass);
         END IF;
+        -- ENABLE TRIGGER ALL, which frameworks run around loading fixtures, leaves them as others are. Row triggers that are
+        -- disabled stay so: that is what was asked for, and pulls are refused meanwhile.
+        FOR trigger IN
+            SELECT g.tgname FROM pg_trigger g
+            WHERE g.tgrelid = member
+              AND (g.tgname = 'syncline_truncate' AND g.tgenabled <> 'A'
+                   OR g.tgname IN ('~syncline_stamp', 'syncline_log') AND g.tgenabled IN ('O', 'R'))
+        LOOP
+            EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %I', member::regclass, trigger);
+        END LOOP;
     END LOOP;
 END $$;
 REVOKE ALL ON FUNCTION syncline.adopt(oid) FROM PUBLIC;
-COMMENT ON FUNCTION syncline.adopt(oid) IS 'takes the partitions of a tracked table under watch';
+COMMENT ON FUNCTION syncline.adopt(oid) IS 'takes the members of a tracked table under watch, their triggers among them';
 
 -- Called by the native event trigger with what only the parse tree tells.
 CREATE FUNCTION syncline.on_ddl(changes_rows boolean, names text[], own boolean) RETURNS void LANGUAGE plpgsql
@@ -186,7 +196,7 @@ BEGIN
             INSERT INTO syncline.barrier (relation, reason)
                 SELECT l.root, 'drop' FROM syncline.leaf l WHERE l.leaf = d.objid;
             DELETE FROM syncline.leaf l WHERE l.leaf = d.objid;
-        ELSIF d.object_type = 'trigger' AND d.address_names[3] IN ('~syncline_stamp', 'syncline_log') THEN
+        ELSIF d.object_type = 'trigger' AND d.address_names[3] IN ('~syncline_stamp', 'syncline_log', 'syncline_truncate') THEN
             relation := to_regclass(format('%I.%I', d.address_names[1], d.address_names[2]));
             IF relation IS NOT NULL THEN
                 PERFORM syncline.set_barrier(relation, 'trigger dropped');
@@ -217,16 +227,16 @@ ALTER EVENT TRIGGER syncline_dropped ENABLE ALWAYS;
 
 -- Tracking -------------------------------------------------------------------------------------------
 
--- The caller's part of sync_track: his rights decide. True if rows went unwatched until now.
+-- The caller's part of sync_track: his rights decide. What now begins: "tracking", "logging inserts", or nothing.
 CREATE FUNCTION syncline.track(relation regclass, filter_columns text[], log_inserts boolean, published boolean)
-    RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+    RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     c pg_catalog.pg_class;
     key oid;
     logged text[];
     inserts boolean;
     name text;
-    fresh boolean;
+    begins text;
 BEGIN
     SELECT * INTO c FROM pg_catalog.pg_class WHERE oid = relation;
     IF c.relkind NOT IN ('r', 'p') THEN
@@ -261,7 +271,10 @@ BEGIN
                 relation, (SELECT conname FROM pg_catalog.pg_constraint WHERE conindid = key AND contype = 'p'));
     END IF;
     IF NOT published AND EXISTS (SELECT FROM pg_catalog.pg_publication_tables p
-                                 WHERE p.schemaname = c.relnamespace::pg_catalog.regnamespace::text AND p.tablename = c.relname)
+                                 WHERE p.tablename = c.relname AND p.schemaname = (SELECT nspname FROM pg_catalog.pg_namespace WHERE oid = c.relnamespace)
+                                 -- A list of columns does not grow by itself.
+                                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication b JOIN pg_catalog.pg_publication_rel r ON r.prpubid = b.oid
+                                                 WHERE b.pubname = p.pubname AND r.prrelid = relation AND r.prattrs IS NOT NULL))
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = relation AND attname = '_sync_version') THEN
         RAISE EXCEPTION 'cannot track "%": it is published', c.relname USING ERRCODE = '55000',
             DETAIL = 'Subscribers without the column _sync_version would stop.',
@@ -290,7 +303,8 @@ BEGIN
     SELECT pg_catalog.string_to_array(pg_catalog.encode(t.tgargs, 'escape'), '\000'), (t.tgtype & 4) <> 0
       INTO logged, inserts
       FROM pg_catalog.pg_trigger t WHERE t.tgrelid = relation AND t.tgname = 'syncline_log';
-    fresh := logged IS NULL OR NOT syncline.is_tracked(relation);
+    begins := CASE WHEN logged IS NULL OR NOT syncline.is_tracked(relation) THEN 'tracking'
+                   WHEN log_inserts AND NOT inserts THEN 'logging inserts' END;
     SELECT pg_catalog.array_agg(DISTINCT n) INTO logged FROM pg_catalog.unnest(logged || filter_columns) n WHERE n <> '';
     inserts := coalesce(inserts, false) OR log_inserts;
     IF NOT syncline.is_tracked(relation) THEN
@@ -303,10 +317,7 @@ BEGIN
         (SELECT pg_catalog.string_agg(pg_catalog.quote_literal(n), ', ') FROM pg_catalog.unnest(logged) n));
     EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER "~syncline_stamp"', relation);
     EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER syncline_log', relation);
-    -- Rows restored from another cluster may carry ids that this one has not reached: each pull would send them.
-    EXECUTE pg_catalog.format('UPDATE %s SET _sync_version = 0 WHERE _sync_version > %s',
-        relation, pg_catalog.pg_current_xact_id());
-    RETURN fresh;
+    RETURN begins;
 END $$;
 COMMENT ON FUNCTION syncline.track(regclass, text[], boolean, boolean) IS 'the part of sync_track that runs with the caller''s rights';
 
@@ -344,7 +355,8 @@ CREATE TABLE syncline.client (
 );
 COMMENT ON TABLE syncline.client IS
     'the last mutation of each client that was applied or rejected, and the last rejected one; tracked, so that it comes with the rows';
-SELECT sync_track('syncline.client');
+-- All arguments: nothing but our own function takes them.
+SELECT @extschema@.sync_track('syncline.client'::regclass, '{}'::text[], false, false);
 SELECT pg_catalog.pg_extension_config_dump('syncline.client', '');
 GRANT SELECT ON syncline.client TO PUBLIC;
 
@@ -417,6 +429,11 @@ CREATE FUNCTION sync_sees(cursor text, xid xid8) RETURNS boolean LANGUAGE c IMMU
     AS 'MODULE_PATHNAME', 'syncline_sync_sees';
 COMMENT ON FUNCTION sync_sees(text, xid8) IS 'whether a client that holds this cursor has seen that transaction';
 
+CREATE FUNCTION sync_position() RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'syncline_sync_position';
+COMMENT ON FUNCTION sync_position() IS
+    'the position of this statement''s snapshot: what a cursor made now begins with; for sync_wait over any table, and sync_sees';
+
 CREATE PROCEDURE sync_wait(since text, shape jsonb, timeout interval DEFAULT '20 s', INOUT changed boolean DEFAULT NULL)
     LANGUAGE c AS 'MODULE_PATHNAME', 'syncline_sync_wait';
 COMMENT ON PROCEDURE sync_wait(text, jsonb, interval, boolean) IS
@@ -458,25 +475,38 @@ CREATE FUNCTION sync_rotate_epoch() RETURNS void LANGUAGE sql SECURITY DEFINER S
 REVOKE ALL ON FUNCTION sync_rotate_epoch() FROM PUBLIC;
 COMMENT ON FUNCTION sync_rotate_epoch() IS 'makes every cursor reset: for restores that the server cannot notice';
 
-CREATE VIEW sync_tables AS
+-- Whoever may create the extension chose its schema, and may have put operators there that fit better than those
+-- of pg_catalog: a view keeps what it found, and a superuser may read it.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+CREATE VIEW @extschema@.sync_tables AS
 SELECT t.tgrelid::regclass AS relation,
        array_remove(string_to_array(encode(g.tgargs, 'escape'), '\000'), '') AS filter_columns,
        (g.tgtype & 4) <> 0 AS log_inserts,
        t.tgenabled = 'A' AND g.tgenabled = 'A' AS enabled
 FROM pg_trigger t LEFT JOIN pg_trigger g ON g.tgrelid = t.tgrelid AND g.tgfoid = 'syncline.log()'::regprocedure
 WHERE t.tgfoid = 'syncline.stamp()'::regprocedure AND t.tgparentid = 0;
-COMMENT ON VIEW sync_tables IS 'the tracked tables, their filter columns, and whether their triggers are enabled';
-GRANT SELECT ON sync_tables TO PUBLIC;
+COMMENT ON VIEW @extschema@.sync_tables IS 'the tracked tables, their filter columns, and whether their triggers are enabled';
+GRANT SELECT ON @extschema@.sync_tables TO PUBLIC;
 
-CREATE VIEW sync_health AS
-SELECT (SELECT count(*) FROM sync_tables) AS tables,
-       (SELECT count(*) FROM sync_tables WHERE enabled IS NOT TRUE) AS disabled_tables,
+CREATE VIEW @extschema@.sync_health AS
+SELECT (SELECT count(*) FROM @extschema@.sync_tables) AS tables,
+       (SELECT count(*) FROM @extschema@.sync_tables WHERE enabled IS NOT TRUE) AS disabled_tables,
        (SELECT count(*) FROM syncline.log) AS log_rows,
        (SELECT horizon FROM syncline.state) AS horizon,
        (SELECT max(taken) FROM syncline.sample) AS last_prune,
        (SELECT max(now() - x.since) FROM (
             SELECT xact_start AS since FROM pg_stat_activity WHERE backend_xid IS NOT NULL
             UNION ALL SELECT prepared FROM pg_prepared_xacts) x) AS oldest_transaction,
-       (SELECT count(*) FROM sync_tables t JOIN pg_class c ON c.oid = t.relation WHERE c.relrowsecurity) AS row_security_tables;
-COMMENT ON VIEW sync_health IS
+       (SELECT count(*) FROM @extschema@.sync_tables t JOIN pg_class c ON c.oid = t.relation WHERE c.relrowsecurity) AS row_security_tables,
+       (SELECT count(*) FROM pg_replication_slots s WHERE s.plugin = 'syncline') AS slots,
+       (SELECT max(pg_wal_lsn_diff(
+                   CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
+                   s.confirmed_flush_lsn))
+        FROM pg_replication_slots s WHERE s.plugin = 'syncline') AS slot_lag_bytes;
+COMMENT ON VIEW @extschema@.sync_health IS
     'numbers for a dashboard: last_prune far back means that nobody calls sync_prune; cursors carry the ids of open transactions';
+
+-- The owner of a database creates the extension and need not be a superuser.
+GRANT EXECUTE ON FUNCTION @extschema@.sync_prune(interval), @extschema@.sync_rotate_epoch() TO @extowner@;
+GRANT SELECT ON @extschema@.sync_health TO @extowner@;

@@ -2,7 +2,6 @@
 
 use pgrx::pg_sys;
 use syncline_delta::Error;
-use syncline_delta::shape::Table;
 
 use crate::error::Result;
 use crate::pg::relation::{self, Relation};
@@ -19,15 +18,15 @@ impl Tracked {
         self.relation.trigger(relation::LOG).map(|t| t.arguments.as_slice()).unwrap_or_default()
     }
 
-    /// Resolves a shape's table among the tracked ones.
-    pub fn resolve(table: &Table) -> Result<Self> {
-        let schemas = match &table.schema {
+    /// Resolves a name among the tracked tables.
+    pub fn resolve(schema: Option<&str>, name: &str) -> Result<Self> {
+        let schemas = match schema {
             Some(name) => relation::schema(name).into_iter().collect(),
             None => relation::search_path(),
         };
         let mut untracked = false;
         for schema in schemas {
-            let Some(oid) = relation::find(schema, &table.name) else { continue };
+            let Some(oid) = relation::find(schema, name) else { continue };
             let tree = relation::tree(oid);
             // Read after the lock: what is read now stays.
             let Some(found) = relation::read(oid) else { continue };
@@ -39,10 +38,10 @@ impl Tracked {
             return Ok(Self { relation: found });
         }
         Err(if untracked {
-            Error::rule("55000", format!("table \"{}\" is not tracked", table.name))
-                .with_hint(format!("SELECT sync_track('{}')", table.name.replace('\'', "''")))
+            Error::rule("55000", format!("table \"{}\" is not tracked", name))
+                .with_hint(format!("SELECT sync_track('{}')", name.replace('\'', "''")))
         } else {
-            Error::rule("42P01", format!("tracked table \"{}\" does not exist", table.name))
+            Error::rule("42P01", format!("tracked table \"{}\" does not exist", name))
         })
     }
 }
@@ -53,14 +52,14 @@ fn check(root: &Relation, tree: &[pg_sys::Oid]) -> Result<()> {
         return Err(Error::rule("40001", format!("a partition of \"{}\" is being detached", root.name.1))
             .with_hint("Try again when that is done."));
     }
-    if root.key.is_empty() || root.attribute("_sync_version").is_none() {
+    if root.key.is_empty() || root.version().is_none() {
         return Err(Error::rule("55000", format!("table \"{}\" has lost its key or its version column", root.name.1))
             .with_hint("Restore them and call sync_track."));
     }
     for &oid in tree {
         let member = if oid == root.oid { Some(root.clone()) } else { relation::read(oid) };
         let Some(member) = member else { continue };
-        for name in [relation::STAMP, relation::LOG] {
+        for name in [relation::STAMP, relation::LOG, relation::TRUNCATE] {
             if member.trigger(name).map(|t| t.enabled) != Some(b'A') {
                 let table = format!("\"{}\".\"{}\"", member.name.0, member.name.1);
                 return Err(Error::rule(

@@ -1,13 +1,11 @@
 //! Pulling: what a client lacks, as a set or as one document.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use pgrx::pg_sys;
 use syncline_delta::change::Op;
-use syncline_delta::cursor::{Cursor, Reset, Verdict};
+use syncline_delta::cursor::{Cursor, Position, Reset, Verdict};
 use syncline_delta::json;
-use syncline_delta::log::Place;
 use syncline_delta::shape::Shape;
 use syncline_delta::snapshot::Snapshot;
 use syncline_delta::{Error, cursor::Server};
@@ -16,8 +14,9 @@ use crate::error::{Result, unwrap_or_raise};
 use crate::mutant::{self, Mutant};
 use crate::pg::function::{self, Call, entry_point};
 use crate::pg::tuplestore::Tuplestore;
-use crate::pg::{image, settings, snapshot, spi};
+use crate::pg::{settings, snapshot};
 use crate::plan::{Changes, Plan, Plans};
+use crate::query::Moved;
 use crate::server;
 
 entry_point!(
@@ -63,11 +62,7 @@ trait Sink {
 
 /// The delta, and the last look for what is not transactional.
 fn settled(since: Option<&str>, text: &str, sink: &mut dyn Sink) -> Result<()> {
-    if snapshot::has_written() {
-        return Err(Error::rule("25001", "cannot pull in a transaction that has written")
-            .with_detail("Its own changes are visible to no other transaction yet, so no cursor can tell them.")
-            .with_hint("Pull in a transaction of its own, or use sync_preview."));
-    }
+    snapshot::refuse_writer()?;
     let since = since.map(str::parse::<Cursor>).transpose()?;
     let shape = Shape::parse(text)?;
     let resolved = Plans::resolve(&shape)?;
@@ -108,31 +103,25 @@ fn start(since: Option<&Cursor>, plans: &Plans, server: &Server) -> Result<std::
 }
 
 fn delta(since: Option<&Cursor>, plans: &Plans, server: &Server, sink: &mut dyn Sink) -> Result<()> {
-    let mut left = Vec::new();
     let start = match start(since, plans, server)? {
-        Ok(seen) => {
-            for plan in &plans.tables {
-                match departures(plan, &seen) {
-                    Some(departures) => left.push(departures),
-                    // Written when the column was not logged yet, or of another type.
-                    None => return reset(Reset::Schema, plans, sink),
-                }
-            }
-            seen
-        }
+        Ok(seen) => seen,
         Err(reason) => return reset(reason, plans, sink),
     };
+    // A log row was written when a column was not logged yet, or of another type.
+    let Some(past) = plans.past(&start) else { return reset(Reset::Schema, plans, sink) };
+    let moved: Vec<Moved> = plans.tables.iter().map(|plan| plan.moved(&past)).collect();
+    let mut left: Vec<_> = plans.tables.iter().zip(&moved).map(|(plan, moved)| plan.departures(moved)).collect();
     if left.iter().all(HashSet::is_empty) {
-        for plan in &plans.tables {
-            upserts(plan, Some(&start), &mut |key, value| sink.put(Op::Upsert, &plan.name, key, value, ""))?;
+        for (plan, moved) in plans.tables.iter().zip(&moved) {
+            upserts(plan, Some((&start, moved)), &mut |key, value| sink.put(Op::Upsert, &plan.name, key, value, ""))?;
         }
         return Ok(());
     }
     // What is in the shape now is not deleted. A row whose key has a new log row was written by that
     // transaction or a later one, so it is among the new rows: they tell it, without a look-up by key.
     sink.spool();
-    for (plan, left) in plans.tables.iter().zip(&mut left) {
-        upserts(plan, Some(&start), &mut |key, value| {
+    for ((plan, moved), left) in plans.tables.iter().zip(&moved).zip(&mut left) {
+        upserts(plan, Some((&start, moved)), &mut |key, value| {
             left.remove(key);
             sink.put_late(&plan.name, key, value)
         })?;
@@ -158,70 +147,22 @@ fn reset(reason: Reset, plans: &Plans, sink: &mut dyn Sink) -> Result<()> {
     Ok(())
 }
 
-fn upserts(plan: &Plan, since: Option<&Snapshot>, put: &mut impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+/// The rows that a client lacks who has seen this and for whom this has moved; all rows of a client who starts.
+fn upserts(
+    plan: &Plan,
+    since: Option<(&Snapshot, &Moved<'_>)>,
+    put: &mut impl FnMut(&[u8], &[u8]) -> Result<()>,
+) -> Result<()> {
     let mut result = Ok(());
-    plan.rows(since, &mut |key, value| {
+    let mut each = |key: &[u8], value: &[u8]| {
         result = put(key, value);
         result.is_ok()
-    });
+    };
+    plan.rows(since.map(|(seen, _)| seen), &mut each);
+    if let Some((seen, moved)) = since {
+        plan.entered(moved, seen, &mut each);
+    }
     result
-}
-
-/// Keys that were in the shape at the cursor and have been touched since: deleted unless they are in it now.
-/// Nothing if a log row does not tell what the shape must know.
-fn departures(plan: &Plan, seen: &Snapshot) -> Option<HashSet<Vec<u8>>> {
-    let mut first: HashMap<Vec<u8>, LogRow> = HashMap::new();
-    for row in log_rows(plan.relation(), seen) {
-        let columns = plan.logged(&row.old)?;
-        let key = plan.logged_key(|number| columns.iter().find(|c| c.attribute == number).and_then(|c| c.value));
-        match first.entry(key) {
-            Entry::Vacant(entry) => {
-                entry.insert(row);
-            }
-            Entry::Occupied(mut entry) => {
-                if row.place.precedes(&entry.get().place) {
-                    entry.insert(row);
-                }
-            }
-        }
-    }
-    first.retain(|_, row| !row.enters);
-    if first.is_empty() {
-        return Some(HashSet::new());
-    }
-    let mut condition = plan.condition();
-    first.retain(|_, row| {
-        let columns = plan.logged(&row.old).unwrap_or_default();
-        condition.holds(columns.iter().map(|c| (c.attribute, c.value)))
-    });
-    Some(first.into_keys().collect())
-}
-
-/// What the log says of a row.
-struct LogRow {
-    place: Place,
-    /// The key was not there before.
-    enters: bool,
-    old: Vec<u8>,
-}
-
-/// The log rows of a table that a snapshot does not see. They are only fetched with the owner's
-/// rights; what runs on their values runs with the caller's.
-fn log_rows(relation: pg_sys::Oid, seen: &Snapshot) -> Vec<LogRow> {
-    const COLUMNS: &str = "xid::pg_catalog.text::pg_catalog.int8, seq, (pos - '0/0')::pg_catalog.int8, kind = 'e', old";
-    let [xmax, xip] = server::bounds(seen);
-    let mut rows = Vec::new();
-    settings::as_owner(|| {
-        spi::query(&server::log_sql(COLUMNS), &[spi::Param::oid(relation), xmax, xip], &mut |row| {
-            rows.push(LogRow {
-                place: Place { xid: row.int8(0) as u64, seq: row.int8(1), pos: row.int8(2) as u64 },
-                enters: row.bool(3),
-                old: row.get(4).map(image::bytea).unwrap_or_default(),
-            });
-            true
-        });
-    });
-    rows
 }
 
 /// Rows of a set-returning function.
@@ -345,10 +286,10 @@ pub fn would_change(since: Option<&str>, text: Option<&str>) -> Result<bool> {
 
 /// Whether a row, a log row or a barrier of any tracked table is new to the cursor.
 fn anything_new(since: Option<&str>) -> Result<bool> {
-    let Some(cursor) = since.map(str::parse::<Cursor>).transpose()? else { return Ok(true) };
+    let Some(position) = since.map(Position::of).transpose()? else { return Ok(true) };
     settings::pinned(|| {
-        Ok(match cursor.position.judge(&server::now()?, snapshot::switch_point) {
-            Verdict::Accept => server::anything_new(&cursor.position.snapshot),
+        Ok(match position.judge(&server::now()?, snapshot::switch_point) {
+            Verdict::Accept => server::anything_new(&position.snapshot),
             Verdict::Ahead => false,
             Verdict::Reset(_) => true,
         })

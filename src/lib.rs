@@ -7,6 +7,7 @@ mod changes;
 mod digest;
 mod error;
 mod mutant;
+mod past;
 mod pg;
 mod plan;
 mod preview;
@@ -17,6 +18,9 @@ mod stamp;
 mod tombstone;
 mod track;
 mod wait;
+
+#[cfg(any(test, feature = "pg_test"))]
+mod tests;
 
 use pgrx::prelude::*;
 
@@ -30,4 +34,17 @@ pub extern "C-unwind" fn _PG_init() {
     query::define_settings();
     mutant::define_settings();
     tombstone::watch_invalidations();
+}
+
+/// What `cargo pgrx test` asks for by this name.
+#[cfg(test)]
+pub mod pg_test {
+    /// Nothing is to be done once per run.
+    pub fn setup(_options: Vec<&str>) {}
+
+    /// No settings but the server's own.
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        Vec::new()
+    }
 }

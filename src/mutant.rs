@@ -21,6 +21,16 @@ pub enum Mutant {
     NoFlush,
     /// The standby's snapshot is read as `pg_current_snapshot()` does.
     StandbyCurrentSnapshot,
+    /// Rows that enter for what moved at a level are not sent.
+    NoEnter,
+    /// Rows that leave for what moved at a level are not deleted.
+    NoLeave,
+    /// Inserts are not logged where a table asks for it.
+    NoInsertLog,
+    /// The first log row of a key is the one with the lowest transaction id.
+    FirstByXid,
+    /// A changed key is not logged as entering.
+    NoKeyEnter,
 }
 
 #[cfg(not(feature = "mutants"))]
@@ -61,6 +71,11 @@ mod active {
             Mutant::HorizonByXmax => "horizon_by_xmax",
             Mutant::NoFlush => "no_flush",
             Mutant::StandbyCurrentSnapshot => "standby_current_snapshot",
+            Mutant::NoEnter => "no_enter",
+            Mutant::NoLeave => "no_leave",
+            Mutant::NoInsertLog => "no_insert_log",
+            Mutant::FirstByXid => "first_by_xid",
+            Mutant::NoKeyEnter => "no_key_enter",
         };
         MUTANT.get().is_some_and(|value| value.as_bytes() == name.as_bytes())
     }

@@ -1,20 +1,23 @@
 //! A shape resolved against the database: per table the columns, the bound filter, and how rows are found.
 
-use pgrx::pg_sys;
+use std::collections::{BTreeSet, HashSet};
+
 use syncline_delta::Error;
 use syncline_delta::change::Op;
 use syncline_delta::cursor::Identity;
 use syncline_delta::digest::fingerprint;
+use syncline_delta::filter::Filter;
 use syncline_delta::shape::{Shape, Table};
 use syncline_delta::snapshot::Snapshot;
 
 use crate::catalog::Tracked;
 use crate::error::Result;
 use crate::mutant::{self, Mutant};
-use crate::pg::relation::{self, Attribute};
+use crate::past::{Past, Use};
+use crate::pg::relation::{self, Attribute, Relation, quoted};
 use crate::pg::tuplestore::Tuplestore;
-use crate::pg::{expr, image, settings, snapshot, spi};
-use crate::query::{self, Bound, Session};
+use crate::pg::{settings, snapshot, spi};
+use crate::query::{self, Bound, Moved, Session, View};
 use crate::row::Object;
 use crate::server::{self, Reads};
 
@@ -27,10 +30,18 @@ pub struct Plan {
     /// Attribute numbers of all that is read: key, output and filter.
     reads: Vec<i16>,
     /// Attribute numbers of what is read from the log: key and filter.
-    logged: Vec<i16>,
+    logged: BTreeSet<i16>,
     bound: Bound,
     key: Object,
     value: Object,
+    /// The key as the only columns of a result.
+    key_only: Object,
+}
+
+/// A table of a shape, and the tables of its sub-selects, the outer before the inner.
+pub struct Resolved {
+    table: Tracked,
+    levels: Vec<Tracked>,
 }
 
 /// A whole shape.
@@ -44,47 +55,99 @@ pub struct Plans {
 impl Plans {
     /// Resolves, locks and checks everything that the shape reads. Call it under the pinned settings,
     /// with the search path of the session given to `resolve`.
-    pub fn new(resolved: Vec<Tracked>, shape: Shape) -> Result<Self> {
+    pub fn new(resolved: Vec<Resolved>, shape: Shape) -> Result<Self> {
         let session = Session { params: &shape.params };
         let mut tables = Vec::with_capacity(shape.tables.len());
         let (mut shapes, mut schemas) = (format!("int8={};", shape.int8_as_string), String::new());
-        for (table, tracked) in shape.tables.into_iter().zip(resolved) {
+        for (table, resolved) in shape.tables.into_iter().zip(resolved) {
             let Table { relation, columns, filter, .. } = table;
-            let filter = filter.map(|filter| filter.fold(&session)).transpose()?;
+            let Resolved { table: tracked, levels } = resolved;
+            let filter = filter.map(|filter| filter.fold(&session)).transpose()?.map(Filter::normal);
             let columns = chosen(&tracked, columns.as_deref())?;
-            let bound = query::bind(filter.as_ref(), &tracked)?;
+            let bound = query::bind(filter.as_ref(), &tracked, levels)?;
             let filtered: Vec<&Attribute> = filter_attributes(&tracked, filter.as_ref()).collect();
             let reads: Vec<&Attribute> = columns.iter().chain(filtered.iter().copied()).collect();
-            readable(&tracked, &reads)?;
+            readable(&tracked, reads.iter().copied().chain(tracked.relation.attribute("_sync_version")))?;
             let numbers = reads.iter().map(|a| a.number).collect();
-            let mut logged = tracked.relation.key.clone();
-            logged.extend(filtered.iter().map(|a| a.number).filter(|number| !tracked.relation.key.contains(number)));
-            shapes.push_str(&format!("{relation:?}({}){}", bound.sql, bound.fingerprint));
-            schemas.push_str(&format!("{}:", tracked.relation.oid.to_u32()));
-            for a in reads {
+            let logged = tracked.relation.key.iter().copied().chain(filtered.iter().map(|a| a.number)).collect();
+            shapes.push_str(&format!("{relation:?}({}){}", bound.node.sql("t", View::Now), bound.fingerprint));
+            for a in &reads {
                 shapes.push_str(&format!("{:?},", a.name));
-                let typid = a.storage.typid.to_u32();
-                schemas.push_str(&format!("{} {typid} {} {},", a.number, a.typmod, a.collation.to_u32()));
+            }
+            define(&mut schemas, &tracked, reads.into_iter());
+            for level in bound.node.levels() {
+                readable(&level.tracked, level.reads.iter())?;
+                define(&mut schemas, &level.tracked, level.reads.iter());
             }
             let place = |number: i16| columns.iter().position(|c| c.number == number).map(|i| (i, &columns[i]));
             let key = tracked.relation.key.iter().filter_map(|&number| place(number));
             let key = Object::new(key, false, shape.int8_as_string);
             let value = Object::new(columns.iter().enumerate(), true, shape.int8_as_string);
-            tables.push(Plan { name: relation, tracked, columns, reads: numbers, logged, bound, key, value });
+            let key_only = Object::new(tracked.relation.key_columns().enumerate(), false, shape.int8_as_string);
+            tables.push(Plan { name: relation, tracked, columns, reads: numbers, logged, bound, key, value, key_only });
         }
         let identity = Identity { shape: fingerprint(&shapes), schema: fingerprint(&schemas) };
         Ok(Self { tables, identity })
     }
 
     /// Finds and locks the shape's tables, under the session's search path.
-    pub fn resolve(shape: &Shape) -> Result<Vec<Tracked>> {
-        shape.tables.iter().map(Tracked::resolve).collect()
+    pub fn resolve(shape: &Shape) -> Result<Vec<Resolved>> {
+        let resolve = |table: &Table| {
+            let mut levels = Vec::new();
+            resolve_levels(table.filter.as_ref(), &mut levels)?;
+            Ok(Resolved { table: Tracked::resolve(table.schema.as_deref(), &table.name)?, levels })
+        };
+        shape.tables.iter().map(resolve).collect()
     }
 
     /// What the shape reads, table by table.
     pub fn reads(&self) -> Vec<Reads> {
-        let reads = |table: &Plan| Reads { relation: table.relation(), columns: table.reads.clone() };
-        self.tables.iter().map(reads).collect()
+        let mut reads = Vec::new();
+        for plan in &self.tables {
+            reads.push(Reads { relation: plan.tracked.relation.oid, columns: plan.reads.clone() });
+            reads.extend(plan.bound.node.levels().into_iter().map(|level| Reads {
+                relation: level.tracked.relation.oid,
+                columns: level.reads.iter().map(|a| a.number).collect(),
+            }));
+        }
+        reads
+    }
+
+    /// What the log tells of its relations from `seen` on; nothing if it does not tell enough.
+    pub fn past(&self, seen: &Snapshot) -> Option<Past> {
+        let mut uses: Vec<Use<'_>> = Vec::new();
+        for plan in &self.tables {
+            add_use(&mut uses, &plan.tracked.relation, plan.logged.iter().copied());
+            for level in plan.bound.node.levels() {
+                add_use(&mut uses, &level.tracked.relation, level.reads.iter().map(|a| a.number));
+            }
+        }
+        Past::read(&uses, seen)
+    }
+}
+
+/// One use for each relation, however often a shape reads it.
+fn add_use<'a>(uses: &mut Vec<Use<'a>>, relation: &'a Relation, columns: impl Iterator<Item = i16>) {
+    match uses.iter_mut().find(|used| used.relation.oid == relation.oid) {
+        Some(used) => used.columns.extend(columns),
+        None => uses.push(Use { relation, columns: columns.collect() }),
+    }
+}
+
+fn resolve_levels(filter: Option<&Filter>, levels: &mut Vec<Tracked>) -> Result<()> {
+    for select in filter.map(Filter::selects).unwrap_or_default() {
+        levels.push(Tracked::resolve(select.schema.as_deref(), &select.table)?);
+        resolve_levels(select.filter.as_ref(), levels)?;
+    }
+    Ok(())
+}
+
+/// Adds to a text what a relation is, as far as these columns go.
+fn define<'a>(schemas: &mut String, tracked: &Tracked, reads: impl Iterator<Item = &'a Attribute>) {
+    schemas.push_str(&format!("{}:", tracked.relation.oid.to_u32()));
+    for a in reads {
+        let typid = a.storage.typid.to_u32();
+        schemas.push_str(&format!("{} {typid} {} {},", a.number, a.typmod, a.collation.to_u32()));
     }
 }
 
@@ -105,24 +168,20 @@ fn chosen(tracked: &Tracked, wanted: Option<&[String]>) -> Result<Vec<Attribute>
     Ok(relation.attributes.iter().filter(is_chosen).cloned().collect())
 }
 
-fn filter_attributes<'a>(
-    tracked: &'a Tracked,
-    filter: Option<&syncline_delta::filter::Filter>,
-) -> impl Iterator<Item = &'a Attribute> {
+fn filter_attributes<'a>(tracked: &'a Tracked, filter: Option<&Filter>) -> impl Iterator<Item = &'a Attribute> {
     let names: Vec<String> = filter.map(|f| f.columns().iter().map(|c| (*c).to_owned()).collect()).unwrap_or_default();
     tracked.relation.attributes.iter().filter(move |a| names.contains(&a.name))
 }
 
-fn readable(tracked: &Tracked, reads: &[&Attribute]) -> Result<()> {
-    let version = tracked.relation.attribute("_sync_version");
-    let missing = relation::unreadable(&tracked.relation, reads.iter().copied().chain(version));
+fn readable<'a>(tracked: &Tracked, reads: impl Iterator<Item = &'a Attribute>) -> Result<()> {
+    let missing = relation::unreadable(&tracked.relation, reads);
     if missing.is_empty() {
         return Ok(());
     }
     let columns = missing.join(", ");
     Err(Error::rule("42501", format!("permission denied for table \"{}\"", tracked.relation.name.1))
         .with_detail(format!("SELECT is missing on: {columns}."))
-        .with_hint(format!("GRANT SELECT ({columns}) ON {} TO the role.", query::quoted(&tracked.relation.name.1))))
+        .with_hint(format!("GRANT SELECT ({columns}) ON {} TO the role.", quoted(&tracked.relation.name.1))))
 }
 
 impl Plan {
@@ -131,15 +190,7 @@ impl Plan {
     /// `version >= xmax UNION ALL version = ANY(xip)`: the version index finds what is new however
     /// much lies between an old transaction and now, where `version >= xmin` would read all of that.
     pub fn rows(&self, since: Option<&Snapshot>, each: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
-        let columns: Vec<String> = self.columns.iter().map(|c| format!("t.{}", query::quoted(&c.name))).collect();
-        let (schema, name) = &self.tracked.relation.name;
-        let select = format!(
-            "SELECT {} FROM {}.{} AS t WHERE {}",
-            columns.join(", "),
-            query::quoted(schema),
-            query::quoted(name),
-            self.bound.sql
-        );
+        let select = self.select(&self.bound.node.sql("t", View::Now));
         let mut params = self.bound.params.clone();
         let sql = match since {
             None => select,
@@ -152,50 +203,76 @@ impl Plan {
                 )
             }
         };
-        let (mut key, mut value) = (Vec::new(), Vec::new());
-        let mut run = || {
-            spi::query(&sql, &params, &mut |row| {
-                key.clear();
-                value.clear();
-                self.key.write(&mut key, |column| row.get(column));
-                self.value.write(&mut value, |column| row.get(column));
-                each(&key, &value)
-            });
-        };
+        let mut run = || spi::query(&sql, &params, &mut self.pass(each));
         if mutant::is(Mutant::SecondSnapshot) { snapshot::with_latest(run) } else { run() }
     }
 
-    /// The table's OID.
-    pub fn relation(&self) -> pg_sys::Oid {
-        self.tracked.relation.oid
+    fn select(&self, condition: &str) -> String {
+        let columns: Vec<String> = self.columns.iter().map(|c| format!("t.{}", quoted(&c.name))).collect();
+        format!("SELECT {} FROM {} AS t WHERE {condition}", columns.join(", "), self.tracked.relation.full_name())
     }
 
-    /// The columns that the shape needs of a log row; nothing if the log row was written before one of them
-    /// was logged, or when it had another type.
-    pub fn logged(&self, old: &[u8]) -> Option<Vec<image::Column>> {
-        let attribute = |number: i16| {
-            self.tracked.relation.numbered(number).filter(|attribute| self.logged.contains(&attribute.number))
-        };
-        let mut columns = image::decode(old, |number| attribute(number).is_some_and(|a| a.storage.by_value));
-        columns.retain(|column| attribute(column.attribute).is_some());
-        let typed =
-            |column: &image::Column| attribute(column.attribute).is_some_and(|a| a.storage.typid == column.typid);
-        (columns.len() == self.logged.len() && columns.iter().all(typed)).then_some(columns)
+    /// Takes result rows apart.
+    fn pass<'a>(&'a self, each: &'a mut dyn FnMut(&[u8], &[u8]) -> bool) -> impl FnMut(&spi::Row<'_>) -> bool + 'a {
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        move |row| {
+            key.clear();
+            value.clear();
+            self.key.write(&mut key, |column| row.get(column));
+            self.value.write(&mut value, |column| row.get(column));
+            each(&key, &value)
+        }
     }
 
-    /// The filter, for values out of the log.
-    pub fn condition(&self) -> expr::Condition {
-        let (schema, name) = &self.tracked.relation.name;
-        let (schema, name) = (query::quoted(schema), query::quoted(name));
-        let sql = format!("SELECT 1 FROM {schema}.{name} AS t WHERE {}", self.bound.sql);
-        expr::Condition::new(self.tracked.relation.oid, &sql, &self.bound.params)
+    /// What has moved at the levels of the filter.
+    pub fn moved<'a>(&self, past: &'a Past) -> Moved<'a> {
+        self.bound.moved(past)
     }
 
-    /// The key of a row given by its logged columns.
-    pub fn logged_key(&self, value: impl Fn(i16) -> Option<pg_sys::Datum>) -> Vec<u8> {
-        let mut key = Vec::new();
-        self.key.write(&mut key, |column| value(self.columns[column].number));
-        key
+    /// Rows that nobody wrote, and that are in the shape now for what moved at a level: some of them were before.
+    pub fn entered(&self, moved: &Moved<'_>, seen: &Snapshot, each: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
+        let Some(touched) = self.bound.node.touched_by("t", moved) else { return };
+        if mutant::is(Mutant::NoEnter) {
+            return;
+        }
+        let mut params = moved.params.clone();
+        let (xmax, xip) = (params.len() + 1, params.len() + 2);
+        params.extend(server::bounds(seen));
+        let node = &self.bound.node;
+        let (now, certain) = (node.sql("t", View::Now), node.sql("t", View::Certain(moved)));
+        let condition = format!(
+            "{touched} AND {now} AND {certain} IS NOT TRUE \
+             AND t._sync_version < ${xmax} AND NOT (t._sync_version = ANY (${xip}))"
+        );
+        moved.past.query(&self.select(&condition), &params, &mut self.pass(each));
+    }
+
+    /// The keys of rows that were in the shape at the cursor and are perhaps, if they were written, or surely no
+    /// longer in it.
+    pub fn departures(&self, moved: &Moved<'_>) -> HashSet<Vec<u8>> {
+        let (node, relation) = (&self.bound.node, &self.tracked.relation);
+        let key: Vec<String> = relation.key_columns().map(|c| format!("t.{}", quoted(&c.name))).collect();
+        let select = |from: &str| format!("SELECT {} FROM {from} AS t WHERE ", key.join(", "));
+        let was = node.sql("t", View::Past(moved));
+        let mut queries: Vec<String> = moved.past.old(relation).iter().map(|old| select(old) + &was).collect();
+        if let Some(touched) = node.touched_by("t", moved)
+            && !mutant::is(Mutant::NoLeave)
+        {
+            let untouched = self.bound.key.as_ref().map(|key| moved.past.untouched(relation, key, "t"));
+            let (untouched, now) = (untouched.unwrap_or_default(), node.sql("t", View::Now));
+            let from = select(&relation.full_name());
+            queries.push(format!("{from}{touched}{untouched} AND {was} AND {now} IS NOT TRUE"));
+        }
+        let mut keys = HashSet::new();
+        for sql in queries {
+            moved.past.query(&sql, &moved.params, &mut |row| {
+                let mut key = Vec::new();
+                self.key_only.write(&mut key, |column| row.get(column));
+                keys.insert(key);
+                true
+            });
+        }
+        keys
     }
 }
 

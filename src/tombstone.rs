@@ -36,6 +36,8 @@ struct Logged {
 /// What the row triggers need to know of a relation.
 pub struct Layout {
     root: pg_sys::Oid,
+    /// `syncline.log`: dropped only with the triggers, so the relation changes too.
+    log: pg_sys::Oid,
     /// Number of `_sync_version` in the relation at hand.
     pub version: i16,
     columns: Vec<Logged>,
@@ -76,7 +78,8 @@ fn read_layout(oid: pg_sys::Oid) -> Result<Layout> {
         || Error::rule("55000", "the table of a syncline trigger is not tracked").with_hint("Call sync_track.");
     let here = relation::read(oid).ok_or_else(missing)?;
     let top = if root == oid { here.clone() } else { relation::read(root).ok_or_else(missing)? };
-    let version = here.attribute("_sync_version").ok_or_else(missing)?.number;
+    // Anybody may hang these triggers onto a table of his own: what they write there must be what is stored there.
+    let version = here.version().ok_or_else(missing)?.number;
     let trigger = top.trigger(relation::LOG);
     let filter = trigger.map(|t| t.arguments.as_slice()).unwrap_or_default();
     let mut columns = Vec::new();
@@ -88,7 +91,10 @@ fn read_layout(oid: pg_sys::Oid) -> Result<Layout> {
         let own = here.attribute(&attribute.name).ok_or_else(missing)?;
         columns.push(Logged { here: own.number, tracked: attribute.number, storage: own.storage, in_key });
     }
-    Ok(Layout { root, version, columns, log_inserts: trigger.is_some_and(|t| t.on_insert) })
+    let log = relation::schema("syncline")
+        .and_then(|schema| relation::find(schema, "log"))
+        .ok_or_else(|| Error::rule("55000", "extension syncline is not installed"))?;
+    Ok(Layout { root, log, version, columns, log_inserts: trigger.is_some_and(|t| t.on_insert) })
 }
 
 fn log(call: &Call) -> Result<()> {
@@ -102,6 +108,9 @@ fn log(call: &Call) -> Result<()> {
             return Err(Error::rule("55000", "a trigger changed column \"_sync_version\"")
                 .with_hint("Leave the column to Syncline; no BEFORE trigger may sort after \"~syncline_stamp\"."));
         }
+    }
+    if row.event == Event::Insert && mutant::is(Mutant::NoInsertLog) {
+        return Ok(());
     }
     if row.event == Event::Insert {
         return write(&row, &layout, xid, b'e', first, current_command());
@@ -124,7 +133,7 @@ fn log(call: &Call) -> Result<()> {
     } else if differs(false) && !mutant::is(Mutant::NoFilterTombstone) {
         write(&row, &layout, xid, b'u', first, made_by)?;
     }
-    if differs(true) {
+    if differs(true) && !mutant::is(Mutant::NoKeyEnter) {
         write(&row, &layout, xid, b'e', row.new_row(), current_command())?;
     }
     Ok(())
@@ -151,13 +160,10 @@ fn write(row: &RowEvent<'_>, layout: &Layout, xid: u64, kind: u8, tuple: Tuple, 
     for column in &layout.columns {
         image::encode(&mut old, column.tracked, column.storage, row.value(tuple, column.here));
     }
-    let table = relation::schema("syncline")
-        .and_then(|schema| relation::find(schema, "log"))
-        .ok_or_else(|| Error::rule("55000", "extension syncline is not installed"))?;
     let seq = sequence(made_by, next_count(xid)?);
     let datum = |value: i64| pg_sys::Datum::from(value);
     trigger::insert(
-        table,
+        layout.log,
         [
             pg_sys::Datum::from(layout.root),
             datum(xid as i64),

@@ -8,7 +8,8 @@ use syncline_delta::Error;
 
 use crate::error::{Result, unwrap_or_raise};
 use crate::pg::function::{Call, entry_point};
-use crate::pg::{settings, snapshot};
+use crate::pg::relation::quoted;
+use crate::pg::{relation, settings, snapshot};
 
 entry_point!(
     /// `sync_track(regclass, text[], boolean, boolean)`
@@ -52,22 +53,33 @@ fn track(call: &Call) -> Result<()> {
     let (relation, columns) =
         unsafe { (pg_sys::Oid::from(relation.value() as u32), <Vec<Option<String>>>::from_datum(columns, false)) };
     OWN.set(here());
-    let fresh = Spi::get_one_with_args::<bool>(
+    let begins = Spi::get_one_with_args::<String>(
         "SELECT syncline.track($1, $2, $3, $4)",
         &[unsafe_regclass(relation), columns.unwrap_or_default().into(), flags[0].into(), flags[1].into()],
     )
     .map_err(failed)?;
     settings::as_owner(|| {
         Spi::run_with_args("SELECT syncline.adopt($1)", &[relation.into()]).map_err(failed)?;
-        if fresh == Some(true) {
-            let reason = "tracking started";
-            Spi::run_with_args("SELECT syncline.set_barrier($1, $2)", &[relation.into(), reason.into()])
-                .map_err(failed)?;
+        if let Some(reason) = begins {
+            // Nobody could have read a level whose inserts were not logged; but who first reads it under a snapshot
+            // from before would miss the inserts in between.
+            let columns = (reason == "logging inserts").then(Vec::<i16>::new);
+            let arguments = [relation.into(), reason.into(), columns.into()];
+            Spi::run_with_args("SELECT syncline.set_barrier($1, $2, $3)", &arguments).map_err(failed)?;
         }
         Ok(())
     })?;
     OWN.set((0, 0));
-    Ok(())
+    restamp(relation)
+}
+
+/// Rows restored from another cluster may carry ids that this one has not reached: each pull would send them.
+fn restamp(table: pg_sys::Oid) -> Result<()> {
+    let Some(definition) = relation::read(table) else { return Ok(()) };
+    let (schema, name) = (quoted(&definition.name.0), quoted(&definition.name.1));
+    let xid = snapshot::own_xid();
+    let sql = format!("UPDATE {schema}.{name} SET _sync_version = 0 WHERE _sync_version OPERATOR(pg_catalog.>) {xid}");
+    settings::as_table_owner(table, || Spi::run(&sql).map_err(failed))
 }
 
 /// A `regclass` argument: the same datum as the OID.

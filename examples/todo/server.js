@@ -76,10 +76,9 @@ async function wake() {
   try {
     await db.connect();
     for (let changed = true; ; ) {
-      const nothing = '{"tables": {"member": {"where": "name IS NULL"}}}';
-      const { cursor } = (await db.query("SELECT sync_pull(NULL, $1)->>'cursor' AS cursor", [nothing])).rows[0];
+      const { position } = (await db.query("SELECT sync_position() AS position")).rows[0];
       for (const browser of browsers) browser.write(changed ? "data: news\n\n" : ": still here\n\n");
-      changed = (await db.query("CALL sync_wait($1, NULL, '20 s')", [cursor])).rows[0].changed;
+      changed = (await db.query("CALL sync_wait($1, NULL, '20 s')", [position])).rows[0].changed;
     }
   } catch (error) {
     console.error(`waiting for changes: ${error.message}`);

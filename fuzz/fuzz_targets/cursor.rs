@@ -1,7 +1,33 @@
-//! No cursor may panic.
+//! A cursor that is read prints as URL-safe text that is read as the same cursor, and prints the same ever after.
 #![no_main]
-use std::str::FromStr;
+use syncline_delta::cursor::Cursor;
+use syncline_delta::snapshot::Snapshot;
+
+/// The text with the checksum that it should have: no mutation finds one by chance.
+fn sealed(part: &str) -> String {
+    format!("{part}.{:08x}", crc32fast::hash(part.as_bytes()))
+}
+
+fn check_cursor(text: &str) {
+    let Ok(cursor) = text.parse::<Cursor>() else { return };
+    let printed = cursor.to_string();
+    assert!(printed.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)), "{printed}");
+    assert_eq!(printed.parse(), Ok(cursor.clone()), "{printed}");
+    check_snapshot(&cursor.position.snapshot.to_string());
+}
+
+fn check_snapshot(text: &str) {
+    let Ok(snapshot) = text.parse::<Snapshot>() else { return };
+    assert_eq!(snapshot.to_string().parse(), Ok(snapshot.clone()), "{text}");
+    assert!(snapshot.dominates(&snapshot) && !snapshot.sees(snapshot.xmax()));
+    assert!(snapshot.xip().iter().all(|&xid| !snapshot.sees(xid)));
+    assert!(snapshot.xmin() == 0 || snapshot.sees(snapshot.xmin() - 1));
+}
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
-    let _ = syncline_delta::cursor::Cursor::from_str(text);
+    check_cursor(text);
+    check_snapshot(text);
+    if let Some((position, identity)) = text.split_once('~') {
+        check_cursor(&format!("{}~{}", sealed(position), sealed(identity)));
+    }
 });

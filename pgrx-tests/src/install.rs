@@ -5,13 +5,14 @@
 //! rights on the system's nor change it.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio, id};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The programs that tests run; links would lead the server back to the system's folders.
-const PROGRAMS: [&str; 6] = ["postgres", "initdb", "pg_ctl", "pg_basebackup", "pg_dump", "psql"];
+const PROGRAMS: [&str; 9] =
+    ["postgres", "initdb", "pg_ctl", "pg_basebackup", "pg_dump", "psql", "createdb", "dropdb", "pg_config"];
 
 /// What would turn a server or client of ours to somebody else's; and with a backtrace requested, every
 /// error would carry one in its DETAIL.
@@ -24,11 +25,13 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 pub struct Install {
     root: PathBuf,
     bin: PathBuf,
+    lib: PathBuf,
+    extension: PathBuf,
     pgxs: PathBuf,
 }
 
 /// A new folder under the system's temporary one that belongs to the user whom servers run as.
-pub(crate) fn scratch(what: &str) -> PathBuf {
+pub fn scratch(what: &str) -> PathBuf {
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let path = std::env::temp_dir().join(format!("syncline-{}-{count}-{what}", id()));
     let _ = fs::remove_dir_all(&path);
@@ -104,24 +107,71 @@ impl Install {
         let library = std::env::var("SYNCLINE_LIBRARY").unwrap_or("target/release/libsyncline.so".to_owned());
         let library = repository().join(library);
         assert!(library.exists(), "{} does not exist: run make build first", library.display());
+        let install = Self::bare();
+        install.add(&library, &repository().join("syncline.control"), &repository().join("sql/syncline.sql"));
+        install
+    }
+
+    /// Copies the installation of `PG_CONFIG` and adds the extension from a folder that has it at the
+    /// installation's own paths, as packages have.
+    pub fn unpacked(package: &Path) -> Self {
+        let inside = |path: PathBuf| package.join(path.strip_prefix("/").expect("pg_config gives absolute paths"));
+        let (lib, extension) = (inside(ask("--pkglibdir")), inside(ask("--sharedir")).join("extension"));
+        let install = Self::bare();
+        let [control, sql] = ["syncline.control", "syncline--0.1.0.sql"].map(|name| extension.join(name));
+        install.add(&lib.join("syncline.so"), &control, &sql);
+        install
+    }
+
+    /// Copies the installation of `PG_CONFIG` without the extension. Its own `pg_config` tells its own paths.
+    pub fn bare() -> Self {
         let root = scratch("install");
         let inside = |path: &Path| root.join(path.strip_prefix("/").expect("pg_config gives absolute paths"));
-        let (bin, lib, share) = (ask("--bindir"), ask("--pkglibdir"), ask("--sharedir"));
-        let install = Self { bin: inside(&bin), pgxs: ask("--pgxs"), root: root.clone() };
+        let (bin, lib, share, include) = (ask("--bindir"), ask("--pkglibdir"), ask("--sharedir"), ask("--includedir"));
+        let install = Self {
+            bin: inside(&bin),
+            lib: inside(&lib),
+            extension: inside(&share).join("extension"),
+            pgxs: ask("--pgxs"),
+            root: root.clone(),
+        };
         fs::create_dir_all(&install.bin).expect("a folder can be made");
         for name in PROGRAMS {
             copy(&bin.join(name), &install.bin.join(name));
         }
-        link_all(&lib, &inside(&lib), &["syncline.so"]);
+        link_all(&lib, &install.lib, &["syncline.so"]);
         link_all(&share, &inside(&share), &["extension"]);
-        let extension = share.join("extension");
-        let own = inside(&extension);
-        link_all(&extension, &own, &["syncline.control", "syncline--0.1.0.sql"]);
-        copy(&library, &inside(&lib).join("syncline.so"));
-        copy(&repository().join("syncline.control"), &own.join("syncline.control"));
-        copy(&repository().join("sql/syncline.sql"), &own.join("syncline--0.1.0.sql"));
+        link_all(&share.join("extension"), &install.extension, &["syncline.control", "syncline--0.1.0.sql"]);
+        link_all(&include, &inside(&include), &[]);
         give(&root);
         install
+    }
+
+    fn add(&self, library: &Path, control: &Path, sql: &Path) {
+        copy(library, &self.lib.join("syncline.so"));
+        copy(control, &self.extension.join("syncline.control"));
+        copy(sql, &self.extension.join("syncline--0.1.0.sql"));
+        give(&self.root);
+    }
+
+    /// Lets whoever knows nothing of users run its server: if we are root, `initdb` and `pg_ctl` become
+    /// those of user `postgres`, with root as the superuser of new clusters.
+    pub fn step_down(&self) {
+        if !is_root() {
+            return;
+        }
+        for (name, option) in [("initdb", "-U root"), ("pg_ctl", "")] {
+            let (program, real) = (self.bin.join(name), self.bin.join(format!("{name}.real")));
+            fs::rename(&program, &real).expect("a program can be renamed");
+            // The folder that root is in may be closed to others.
+            let script = format!(
+                "#!/bin/sh\n[ \"$(id -u)\" = 0 ] || exec {real} \"$@\"\n\
+                 cd / && exec setpriv --reuid=postgres --regid=postgres --init-groups {real} {option} \"$@\"\n",
+                real = real.display()
+            );
+            fs::write(&program, script).expect("a program can be written");
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        }
     }
 
     /// One of its programs.

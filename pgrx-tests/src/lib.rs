@@ -2,6 +2,8 @@
 //! files and the oracle.
 
 mod cluster;
+pub mod follower;
+pub mod fuzz;
 pub mod golden;
 pub mod histories;
 mod install;
@@ -9,4 +11,4 @@ pub mod oracle;
 pub mod rng;
 
 pub use cluster::{Cluster, is_alive};
-pub use install::{Install, repository};
+pub use install::{Install, repository, scratch};

@@ -34,9 +34,17 @@ const SETUP: &str = "
     CREATE TABLE items_2 PARTITION OF items FOR VALUES IN (2) PARTITION BY HASH (id);
     CREATE TABLE items_2a PARTITION OF items_2 FOR VALUES WITH (MODULUS 2, REMAINDER 0);
     CREATE TABLE items_2b PARTITION OF items_2 FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+    CREATE TABLE projects (id int PRIMARY KEY, parent int, team int, is_open boolean, title text);
+    CREATE TABLE members (id int PRIMARY KEY, project_id int NOT NULL, who int);
+    CREATE INDEX ON members (project_id);
+    CREATE INDEX ON issues (project_id);
     SELECT sync_track('issues', filter_columns => '{project_id,state}');
     SELECT sync_track('items', filter_columns => '{state}');
-    INSERT INTO issues SELECT g, g % 4, 'open', 'title' FROM generate_series(0, 30) g;
+    SELECT sync_track('projects', filter_columns => '{parent,team,is_open}', log_inserts => true);
+    SELECT sync_track('members', filter_columns => '{project_id,who}', log_inserts => true);
+    INSERT INTO projects SELECT g, g / 2, g % 4, g % 3 > 0, 'title' FROM generate_series(0, 7) g;
+    INSERT INTO members SELECT g, g % 8, g % 4 FROM generate_series(0, 11) g;
+    INSERT INTO issues SELECT g, g % 8, 'open', 'title' FROM generate_series(0, 30) g;
     INSERT INTO items SELECT g, g % 3, 'open', 'note' FROM generate_series(0, 15) g;";
 
 /// What a run did.

@@ -18,7 +18,7 @@ fn mutation_sent_twice_applies_once_and_is_confirmed_in_the_delta_of_its_rows() 
         .unwrap();
     let shape = r#"{"tables": {"t": {}, "me": {"table": "syncline.client", "where": "client = 'c'",
                     "columns": ["mutation_id", "rejected_id", "rejected_reason"]}}}"#;
-    let mut pull = |since: Option<String>| -> (String, Option<String>) {
+    let pull = |since: Option<String>| -> (String, Option<String>) {
         let sql = "SELECT coalesce(string_agg(relation || coalesce(value, key)::text, ' ') FILTER (WHERE op <> 'reset'), ''), \
                    max(cursor) FROM sync_changes($1, $2::text::jsonb)";
         let row = cluster.connect().query_one(sql, &[&since, &shape]).unwrap();

@@ -1,8 +1,9 @@
 //! Safe wrappers around what Postgres offers. Beside the entry points, all unsafe code lives here.
 
-pub mod expr;
+pub mod ephemeral;
 pub mod function;
 pub mod image;
+pub mod memory;
 pub mod relation;
 pub mod settings;
 pub mod snapshot;
@@ -10,3 +11,4 @@ pub mod spi;
 pub mod transaction;
 pub mod trigger;
 pub mod tuplestore;
+pub mod types;

@@ -21,11 +21,13 @@ pub struct Attribute {
     pub collation: pg_sys::Oid,
     /// `attgenerated`: 0, `s` or `v`.
     pub generated: u8,
+    /// Declared NOT NULL.
+    pub not_null: bool,
 }
 
-/// One of our row triggers.
+/// One of our triggers.
 #[derive(Debug, Clone)]
-pub struct RowTrigger {
+pub struct OwnTrigger {
     /// The trigger's name.
     pub name: String,
     /// `tgenabled`, `A` for always.
@@ -48,17 +50,34 @@ pub struct Relation {
     /// Attribute numbers of the primary key, else of the replica identity index; in key order.
     pub key: Vec<i16>,
     /// Triggers named as ours are.
-    pub triggers: Vec<RowTrigger>,
+    pub triggers: Vec<OwnTrigger>,
     /// Whether a partition is being detached.
     pub detaching: bool,
 }
 
-/// Names of the row triggers. `~` sorts behind all letters: BEFORE triggers fire in this order.
+/// Names of our triggers. `~` sorts behind all letters: BEFORE triggers fire in this order.
 pub const STAMP: &str = "~syncline_stamp";
 /// See [`STAMP`].
 pub const LOG: &str = "syncline_log";
+/// Name of the statement trigger for TRUNCATE.
+pub const TRUNCATE: &str = "syncline_truncate";
+
+/// Quotes an identifier always, so that keywords are no case of their own.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
 
 impl Relation {
+    /// Schema and name as SQL takes them.
+    pub fn full_name(&self) -> String {
+        format!("{}.{}", quoted(&self.name.0), quoted(&self.name.1))
+    }
+
+    /// The columns of the key, in its order.
+    pub fn key_columns(&self) -> impl Iterator<Item = &Attribute> {
+        self.key.iter().filter_map(|&number| self.numbered(number))
+    }
+
     /// A column by name.
     pub fn attribute(&self, name: &str) -> Option<&Attribute> {
         self.attributes.iter().find(|attribute| attribute.name == name)
@@ -69,8 +88,13 @@ impl Relation {
         self.attributes.iter().find(|attribute| attribute.number == number)
     }
 
+    /// The column that the trigger stamps, if it is of the type that is stamped.
+    pub fn version(&self) -> Option<&Attribute> {
+        self.attribute("_sync_version").filter(|attribute| attribute.storage.typid == pg_sys::INT8OID)
+    }
+
     /// A trigger of ours by name.
-    pub fn trigger(&self, name: &str) -> Option<&RowTrigger> {
+    pub fn trigger(&self, name: &str) -> Option<&OwnTrigger> {
         self.triggers.iter().find(|trigger| trigger.name == name)
     }
 }
@@ -202,6 +226,7 @@ unsafe fn attributes(descriptor: pg_sys::TupleDesc) -> Vec<Attribute> {
                 typmod: a.atttypmod,
                 collation: a.attcollation,
                 generated: a.attgenerated as u8,
+                not_null: a.attnotnull,
             })
             .collect()
     }
@@ -230,7 +255,7 @@ unsafe fn key(rel: pg_sys::Relation) -> Vec<i16> {
 /// # Safety
 ///
 /// `list` is null or the trigger list of an open relation.
-unsafe fn triggers(list: *mut pg_sys::TriggerDesc) -> Vec<RowTrigger> {
+unsafe fn triggers(list: *mut pg_sys::TriggerDesc) -> Vec<OwnTrigger> {
     if list.is_null() {
         return Vec::new();
     }
@@ -241,10 +266,10 @@ unsafe fn triggers(list: *mut pg_sys::TriggerDesc) -> Vec<RowTrigger> {
             .iter()
             .map(|trigger| (string(trigger.tgname), trigger))
             .filter(|(name, trigger)| {
-                let function = if name == STAMP { "stamp" } else { "log" };
-                (name == STAMP || name == LOG) && is_ours(trigger.tgfoid, function)
+                let ours = [(STAMP, "stamp"), (LOG, "log"), (TRUNCATE, "truncated")];
+                ours.iter().any(|(ours, function)| name == ours && is_ours(trigger.tgfoid, function))
             })
-            .map(|(name, trigger)| RowTrigger {
+            .map(|(name, trigger)| OwnTrigger {
                 name,
                 enabled: trigger.tgenabled as u8,
                 arguments: (0..usize::try_from(trigger.tgnargs).unwrap_or(0))

@@ -53,3 +53,32 @@ pub fn as_owner<T>(work: impl FnOnce() -> T) -> T {
     unsafe { pg_sys::SetUserIdAndSecContext(user, context) };
     result
 }
+
+/// Runs `work` with the rights of a table's owner, as Postgres runs what stands in indexes: triggers and checks
+/// of the owner's must not get the rights of whoever calls.
+pub fn as_table_owner<T>(table: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
+    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: the table exists, as the caller holds a lock; it is closed again.
+    let owner = unsafe {
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+        let rel = pg_sys::relation_open(table, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        let owner = (*(*rel).rd_rel).relowner;
+        pg_sys::relation_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
+        owner
+    };
+    if owner == user {
+        return work();
+    }
+    // SAFETY: restored below, or by Postgres when the transaction aborts.
+    let level = unsafe {
+        pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_RESTRICTED_OPERATION as i32);
+        pg_sys::NewGUCNestLevel()
+    };
+    let result = work();
+    // SAFETY: see above; settings that the owner's functions changed go back.
+    unsafe {
+        pg_sys::AtEOXact_GUC(false, level);
+        pg_sys::SetUserIdAndSecContext(user, context);
+    }
+    result
+}

@@ -9,6 +9,8 @@ use std::ffi::CString;
 
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
 
+use super::ephemeral::Ephemeral;
+
 /// A bound value.
 #[derive(Clone, Copy)]
 pub struct Param {
@@ -161,6 +163,27 @@ unsafe fn plan(sql: &str, types: Vec<pg_sys::Oid>) -> pg_sys::SPIPlanPtr {
 /// Runs one SELECT read-only under the active snapshot and passes its rows to `each`, until that
 /// returns false. What `each` allocates from Postgres is freed after each row.
 pub fn query(sql: &str, params: &[Param], each: &mut dyn FnMut(&Row<'_>) -> bool) {
+    query_over(&[], sql, params, each);
+}
+
+/// The one value of a query that gives one row with one varlena, copied into the current memory context.
+pub fn varlena_over(relations: &[&Ephemeral], sql: &str, params: &[Param]) -> Option<pg_sys::Datum> {
+    let context = PgMemoryContexts::CurrentMemoryContext.value();
+    let mut value = None;
+    query_over(relations, sql, params, &mut |row| {
+        value = row.get(0).map(|datum| {
+            // SAFETY: the datum is a live varlena; the caller's context outlives the query.
+            unsafe {
+                PgMemoryContexts::For(context).switch_to(|_| pg_sys::pg_detoast_datum_copy(datum.cast_mut_ptr()).into())
+            }
+        });
+        false
+    });
+    value
+}
+
+/// The same as [`query`], for a SELECT that reads relations of this call too.
+pub fn query_over(relations: &[&Ephemeral], sql: &str, params: &[Param], each: &mut dyn FnMut(&Row<'_>) -> bool) {
     let _running = Running::new();
     let types: Vec<pg_sys::Oid> = params.iter().map(|param| param.typid).collect();
     let mut receiver = Receiver {
@@ -178,6 +201,9 @@ pub fn query(sql: &str, params: &[Param], each: &mut dyn FnMut(&Row<'_>) -> bool
     // pointers passed live until SPI_finish; the parameter list has room for `params.len()` members.
     unsafe {
         pg_sys::SPI_connect();
+        for relation in relations {
+            relation.register();
+        }
         let plan = plan(sql, types);
         let count = i32::try_from(params.len()).unwrap_or(i32::MAX);
         let list = pg_sys::makeParamList(count);

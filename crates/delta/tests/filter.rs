@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use syncline_delta::Error;
-use syncline_delta::filter::{Comparison, Const, Constants, Containment, Filter, Function, JsonOp, Operand};
+use syncline_delta::filter::{Comparison, Const, Constants, Containment, Filter, Function, JsonOp, Operand, Select};
 use syncline_delta::shape::Shape;
 
 fn printed(text: &str) -> String {
@@ -40,6 +40,14 @@ fn canonical_text() {
         ),
         ("lower(a) LIKE 'x%' OR a NOT ILIKE $1", "lower(a) LIKE 'x%' OR a NOT ILIKE $1"),
         ("a = -1::int", ""),
+        (
+            "a IN (select B from App.\"T\" where c = 1) and NOT b not in (SELECT x FROM y)",
+            "a IN (SELECT b FROM app.\"T\" WHERE c = 1) AND NOT (b NOT IN (SELECT x FROM y))",
+        ),
+        (
+            "a IN (SELECT b FROM t WHERE b IN (SELECT c FROM t WHERE c IN (SELECT d FROM t)) OR d)",
+            "a IN (SELECT b FROM t WHERE b IN (SELECT c FROM t WHERE c IN (SELECT d FROM t)) OR d)",
+        ),
     ] {
         if expected.is_empty() {
             assert!(matches!(Filter::parse(text), Err(Error::FilterGrammar { .. })), "{text}");
@@ -54,7 +62,34 @@ fn refused_by_grammar() {
     for (text, word) in [
         ("a = now()", "now"),
         ("d > current_date", "current_date"),
-        ("a IN (SELECT 1)", "SELECT"),
+        ("a IN (SELECT 1)", "select list"),
+        ("a IN (SELECT b)", "FROM"),
+        ("a IN (SELECT * FROM t)", "select list"),
+        ("a IN (SELECT b, c FROM t)", "select list"),
+        ("a IN (SELECT b AS c FROM t)", "select list"),
+        ("a IN (SELECT DISTINCT b FROM t)", "more than"),
+        ("a IN (SELECT b FROM t LIMIT 1)", "more than"),
+        ("a IN (SELECT b FROM t ORDER BY b)", "more than"),
+        ("a IN (SELECT b FROM t GROUP BY b)", "more than"),
+        ("a IN (SELECT b FROM t FOR UPDATE)", "more than"),
+        ("a IN (WITH w AS (SELECT 1) SELECT b FROM t)", "more than"),
+        ("a IN (SELECT b FROM t UNION SELECT c FROM u)", "set operation"),
+        ("a IN (VALUES (1))", "set operation"),
+        ("a IN (SELECT b FROM t, u)", "FROM"),
+        ("a IN (SELECT b FROM t JOIN u ON c)", "FROM"),
+        ("a IN (SELECT b FROM t x)", "FROM"),
+        ("a IN (SELECT b FROM ONLY t)", "FROM"),
+        ("a IN (SELECT b FROM t TABLESAMPLE SYSTEM (1))", "FROM"),
+        ("a IN (SELECT b FROM f(1))", "FROM"),
+        ("a IN (SELECT b FROM c.s.t)", "FROM"),
+        ("a IN (SELECT b FROM (SELECT 1) x)", "FROM"),
+        ("lower(a) IN (SELECT b FROM t)", "lower"),
+        ("1 IN (SELECT b FROM t)", "1"),
+        ("(a, b) IN (SELECT b FROM t)", ""),
+        ("EXISTS (SELECT b FROM t)", "SELECT"),
+        ("a = (SELECT b FROM t)", "SELECT"),
+        ("a = ANY(SELECT b FROM t)", ""),
+        ("a IN (SELECT b FROM t WHERE now() > c)", "now"),
         ("md5(a) = 'x'", "md5()"),
         ("a + 1 = 2", "+"),
         ("a::int = 1", "a"),
@@ -113,6 +148,8 @@ fn limits() {
     limit(format!("a{}", " BETWEEN 1 AND 2".repeat(1000)));
     limit(format!("a = 'x'{}", "::int".repeat(1000)));
     limit(vec!["a = 1"; 20_000].join(" OR "));
+    limit(format!("{}a{}", "a IN (SELECT b FROM t WHERE ".repeat(4), ")".repeat(4)));
+    assert!(small_stack(format!("a IN ({})", vec!["SELECT b FROM t WHERE a AND b"; 1000].join(" UNION "))).is_err());
     // A long chain where an operand belongs: an error, not a crash.
     assert!(small_stack(format!("({}) COLLATE \"C\" = 1", vec!["a"; 4000].join(" AND "))).is_err());
 }
@@ -281,6 +318,29 @@ fn operand() -> impl Strategy<Value = Operand> {
     })
 }
 
+/// A sub-select whose own filter has sub-selects `depth` deep.
+fn select(depth: usize) -> BoxedStrategy<Select> {
+    let own = "[a-z]{1,4}".prop_map(|name| Filter::Bool(Operand::Column(name)));
+    let filter = if depth == 0 {
+        own.boxed()
+    } else {
+        prop_oneof![own, in_select(depth - 1), in_select(depth - 1).prop_map(|inner| Filter::Not(Box::new(inner)))]
+            .boxed()
+    };
+    let name = || "[a-zA-Z\" .]{1,4}";
+    (name(), prop::option::of(name()), name(), prop::option::of(filter))
+        .prop_map(|(column, schema, table, filter)| Select { column, schema, table, filter })
+        .boxed()
+}
+
+fn in_select(depth: usize) -> impl Strategy<Value = Filter> {
+    ("[a-z]{1,4}", select(depth), any::<bool>()).prop_map(|(name, select, negated)| Filter::InSelect {
+        operand: Operand::Column(name),
+        select: Box::new(select),
+        negated,
+    })
+}
+
 fn tree() -> impl Strategy<Value = Filter> {
     use Comparison::{Eq, Ge, Gt, Le, Lt, Ne};
     use Containment::{ContainedBy, Contains, HasKey, Overlaps};
@@ -310,6 +370,7 @@ fn tree() -> impl Strategy<Value = Filter> {
             .prop_map(|(op, left, right)| Filter::Contains { op, left, right }),
         "[a-z]{1,4}".prop_map(|name| Filter::Bool(Operand::Column(name))),
         b().prop_map(|value| Filter::Bool(Operand::Const(Const::Bool(value)))),
+        in_select(2),
     ];
     leaf.prop_recursive(4, 24, 4, |inner| {
         // A chain inside a chain of its kind has no text of its own.
@@ -377,6 +438,8 @@ fn fragments() -> impl Strategy<Value = String> {
         "AS",
         "CASE",
         "SELECT",
+        "WHERE",
+        "a IN (SELECT b FROM t WHERE",
         "interval",
         "date",
         ".",
@@ -389,7 +452,48 @@ fn fragments() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(words), 0..24).prop_map(|words| words.join(" "))
 }
 
+/// What a condition says when own conditions, by their text, are true, false or unknown.
+fn says(filter: &Filter, own: &impl Fn(&str) -> Option<bool>) -> Option<bool> {
+    let all = |parts: &[Filter], empty: bool| {
+        let said: Vec<_> = parts.iter().map(|part| says(part, own)).collect();
+        if said.contains(&Some(!empty)) {
+            Some(!empty)
+        } else if said.contains(&None) {
+            None
+        } else {
+            Some(empty)
+        }
+    };
+    match filter {
+        Filter::And(parts) => all(parts, true),
+        Filter::Or(parts) => all(parts, false),
+        Filter::Not(part) => says(part, own).map(|said| !said),
+        Filter::InSelect { operand, select, negated } => {
+            own(&format!("{operand} {select}")).map(|said| said != *negated)
+        }
+        other => own(&other.to_string()),
+    }
+}
+
 proptest! {
+    #[test]
+    fn normal_form_says_the_same_and_negates_no_sub_select(filter in tree(), salt in any::<u64>()) {
+        let own = |text: &str| {
+            let sum = text.bytes().fold(salt, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+            [Some(true), Some(false), None][(sum % 3) as usize]
+        };
+        fn positive(filter: &Filter) -> bool {
+            match filter {
+                Filter::And(parts) | Filter::Or(parts) => parts.iter().all(positive),
+                Filter::Not(part) => part.selects().is_empty(),
+                _ => true,
+            }
+        }
+        let normal = filter.clone().normal();
+        prop_assert_eq!(says(&normal, &own), says(&filter, &own));
+        prop_assert!(positive(&normal));
+    }
+
     #[test]
     fn text_and_tree_agree(filter in tree()) {
         let text = filter.to_string();

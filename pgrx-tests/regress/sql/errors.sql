@@ -78,10 +78,15 @@ SELECT sync_track('t', filter_columns => '{nope}');
 CREATE TABLE parent (id int PRIMARY KEY);
 CREATE TABLE child () INHERITS (parent);
 SELECT sync_track('parent');
+CREATE TEMPORARY TABLE passing (id int PRIMARY KEY);
+SELECT sync_track('passing');
+CREATE PUBLICATION regress_published FOR TABLE untracked;
+SELECT sync_track('untracked');
+DROP PUBLICATION regress_published;
 SELECT sync_untrack('untracked');
 -- the log is not for hands
 INSERT INTO syncline.log VALUES (1, '1', 1, '0/1', 'd', '');
 DELETE FROM syncline.log;
 DROP VIEW seen;
-DROP TABLE t, untracked, nokey, late, fleeting, parent, child;
+DROP TABLE passing, t, untracked, nokey, late, fleeting, parent, child;
 DROP FUNCTION refused;

@@ -1,5 +1,6 @@
-//! The main job on real data: two clients follow the packages of one section while others write and the
-//! server is killed. One asks for `updated_at > last`, as people do today; the other pulls by cursor.
+//! The main job on real data: two clients follow the packages of one section, all maintainers, and who depends on
+//! one package, while others write and the server is killed. One client asks for `updated_at > last`, as
+//! people do today; the other pulls by cursor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -14,8 +15,17 @@ use syncline_tests::rng::Rng;
 use syncline_tests::{Cluster, Install};
 
 const SECTION: &str = "utils";
-const SHAPE: &str =
-    r#"{"tables": {"package": {"columns": ["version", "section"], "where": "section = $1"}}, "params": ["utils"]}"#;
+const TARGET: &str = "python3";
+const SHAPE: &str = r#"{"tables": {"package":    {"columns": ["version", "section"], "where": "section = $1"},
+                                   "maintainer": {"columns": ["name"]},
+                                   "dependency": {"columns": ["target"], "where": "target = $2"}},
+                        "params": ["utils", "python3"]}"#;
+/// The same shape in plain SQL: relation, key column, value columns, condition.
+const PLAIN: [(&str, &str, &str, &str); 3] = [
+    ("package", "name", "name, version, section", "section = 'utils'"),
+    ("maintainer", "id", "id, name", "true"),
+    ("dependency", "package", "package, target", "target = 'python3'"),
+];
 const RUN: Duration = Duration::from_secs(10);
 
 /// The rows of the three tables, in COPY's text format.
@@ -52,15 +62,16 @@ fn main() -> ExitCode {
         (today.join().expect("a client runs to its end"), ours.join().expect("a client runs to its end"))
     });
     let mut client = cluster.connect();
-    let rows = client
-        .query(
-            "SELECT name, to_jsonb(x)::text FROM (SELECT name, version, section FROM package WHERE section = $1) x",
-            &[&SECTION],
-        )
-        .expect("the truth can be read");
-    let truth: Copy = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let mut truth = Copy::new();
+    for (relation, key, columns, condition) in PLAIN {
+        let sql = format!(
+            "SELECT {key}::text, to_jsonb(x)::text FROM (SELECT {columns} FROM {relation} WHERE {condition}) x"
+        );
+        let rows = client.query(&sql, &[]).expect("the truth can be read");
+        truth.extend(rows.iter().map(|row| ((relation.to_owned(), row.get(0)), row.get(1))));
+    }
     println!(
-        "\n{} transactions written; {} packages in section {SECTION}",
+        "\n{} transactions written; {} rows: packages of section {SECTION}, maintainers, what depends on {TARGET}",
         written.load(Ordering::Relaxed),
         truth.len()
     );
@@ -68,7 +79,8 @@ fn main() -> ExitCode {
     if compare("sync_pull", &ours, &truth) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-type Copy = BTreeMap<String, String>;
+/// Value by relation and key.
+type Copy = BTreeMap<(String, String), String>;
 
 /// Prints and counts what differs.
 fn compare(name: &str, copy: &Copy, truth: &Copy) -> usize {
@@ -123,10 +135,11 @@ fn load(client: &mut Client, index: &Index) {
     client
         .batch_execute(
             "CREATE EXTENSION syncline;
-             CREATE TABLE maintainer (id int PRIMARY KEY, name text);
+             CREATE TABLE maintainer (id int PRIMARY KEY, name text, updated_at timestamptz DEFAULT now());
              CREATE TABLE package (name text PRIMARY KEY, version text, section text, maintainer int,
                                    updated_at timestamptz DEFAULT now());
-             CREATE TABLE dependency (package text, target text, PRIMARY KEY (package, target));
+             CREATE TABLE dependency (package text, target text, updated_at timestamptz DEFAULT now(),
+                                      PRIMARY KEY (package, target));
              SELECT sync_track('maintainer'), sync_track('dependency'), sync_track('package', filter_columns => '{section}')",
         )
         .expect("the tables can be made");
@@ -170,7 +183,7 @@ fn write(cluster: &Cluster<'_>, stop: &AtomicBool, written: &AtomicU64, mut rng:
 fn change(client: &mut Client, rng: &mut Rng) -> Result<(), Error> {
     let one = "(SELECT name FROM package TABLESAMPLE SYSTEM (1) LIMIT 1)";
     let n = rng.below(1_000_000);
-    let sql = match rng.below(10) {
+    let sql = match rng.below(14) {
         0..=4 => format!("UPDATE package SET version = '{n}', updated_at = now() WHERE name = {one}"),
         5 => format!("UPDATE package SET section = '{SECTION}', updated_at = now() WHERE name = {one}"),
         6 => format!(
@@ -180,7 +193,18 @@ fn change(client: &mut Client, rng: &mut Rng) -> Result<(), Error> {
             "DELETE FROM package WHERE name = (SELECT name FROM package WHERE section = '{SECTION}' OFFSET {} LIMIT 1)",
             n % 50
         ),
-        _ => format!("INSERT INTO package VALUES ('new-{n}', '1', '{SECTION}', 1) ON CONFLICT DO NOTHING"),
+        8..=9 => format!("INSERT INTO package VALUES ('new-{n}', '1', '{SECTION}', 1) ON CONFLICT DO NOTHING"),
+        10 => format!("UPDATE maintainer SET name = 'Renamed {n}', updated_at = now() WHERE id = {}", n % 1000),
+        11 => format!("INSERT INTO dependency VALUES ('new-{n}', '{TARGET}') ON CONFLICT DO NOTHING"),
+        12 => format!(
+            "DELETE FROM dependency WHERE target = '{TARGET}' AND package = (SELECT package FROM dependency \
+             WHERE target = '{TARGET}' OFFSET {} LIMIT 1)",
+            n % 50
+        ),
+        _ => format!(
+            "UPDATE dependency SET target = 'other', updated_at = now() WHERE target = '{TARGET}' AND package = \
+             (SELECT package FROM dependency WHERE target = '{TARGET}' LIMIT 1)"
+        ),
     };
     let mut transaction = client.transaction()?;
     transaction.batch_execute(&sql)?;
@@ -237,18 +261,22 @@ impl Follower for Today {
     const NAME: &'static str = "updated_at > last";
 
     fn pull(&mut self, client: &mut Client) -> Result<(usize, usize), Error> {
-        let sql = "SELECT name, to_jsonb(x)::text, updated_at::text FROM (SELECT name, version, section FROM package) x \
-                   JOIN package USING (name) WHERE package.section = $1 \
-                   AND updated_at > coalesce($2::text::timestamptz, '-infinity') ORDER BY updated_at";
-        let rows = client.query(sql, &[&SECTION, &self.last])?;
-        let mut bytes = 0;
-        for row in &rows {
-            let value: String = row.get(1);
-            bytes += value.len();
-            self.copy.insert(row.get(0), value);
-            self.last = row.get(2);
+        let (mut count, mut bytes, mut newest) = (0, 0, self.last.clone());
+        for (relation, key, columns, condition) in PLAIN {
+            let sql = format!(
+                "SELECT {key}::text, (to_jsonb(x) - 'updated_at')::text, updated_at::text \
+                 FROM (SELECT {columns}, updated_at FROM {relation} WHERE {condition}) x \
+                 WHERE updated_at > coalesce($1::text::timestamptz, '-infinity')"
+            );
+            for row in client.query(&sql, &[&self.last])? {
+                let value: String = row.get(1);
+                (count, bytes) = (count + 1, bytes + value.len());
+                self.copy.insert((relation.to_owned(), row.get(0)), value);
+                newest = newest.max(row.get(2));
+            }
         }
-        Ok((rows.len(), bytes))
+        self.last = newest;
+        Ok((count, bytes))
     }
 
     fn copy(self) -> Copy {
@@ -269,16 +297,18 @@ impl Follower for Ours {
     fn pull(&mut self, client: &mut Client) -> Result<(usize, usize), Error> {
         // The document is taken apart by the server here, so that values keep their bytes.
         let sql = "WITH p AS MATERIALIZED (SELECT sync_pull($1, $2::text::jsonb) AS d) \
-                   SELECT 'document', d->>'cursor', NULL, length(d::text) FROM p UNION ALL \
-                   SELECT c->>'op', c->'key'->>'name', c->>'value', NULL FROM p, json_array_elements(d->'changes') c";
+                   SELECT 'document', d->>'cursor', NULL, length(d::text), NULL FROM p UNION ALL \
+                   SELECT c->>'op', c->>'relation', c->>'value', NULL, (SELECT v FROM json_each_text(c->'key') k(n, v) LIMIT 1) \
+                   FROM p, json_array_elements(d->'changes') c";
         let rows = client.query(sql, &[&self.cursor, &SHAPE])?;
         let mut bytes = 0;
         for row in &rows {
+            let place = || (row.get(1), row.get(4));
             match row.get(0) {
                 "document" => (self.cursor, bytes) = (row.get(1), row.get::<_, i32>(3)),
                 "reset" => self.copy.clear(),
-                "delete" => drop(self.copy.remove(row.get::<_, &str>(1))),
-                _ => drop(self.copy.insert(row.get(1), row.get(2))),
+                "delete" => drop(self.copy.remove(&place())),
+                _ => drop(self.copy.insert(place(), row.get(2))),
             }
         }
         Ok((rows.len() - 1, usize::try_from(bytes).unwrap_or(0)))

@@ -27,7 +27,7 @@ const RETRY: [&str; 2] = ["40001", "40P01"];
 const RETRY_ON_STANDBY: [&str; 4] = ["40001", "40P01", "57014", "55P03"];
 
 /// What a client holds.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Debug, PartialEq)]
 struct Held {
     copy: Copy,
     cursor: Option<String>,
@@ -42,6 +42,7 @@ struct Pulled {
 /// Pulls until the run ends, now from the primary, now from the standby, with one cursor.
 pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut rng: Rng) {
     let mut sessions = [primary.connect(), standby.connect()];
+    let mut table = Table::new(primary);
     let mut followed = Followed::new(&mut rng);
     let mut held = Held::default();
     let mut past: Vec<Held> = Vec::new();
@@ -67,7 +68,9 @@ pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut
         match pulled {
             Ok(pulled) => {
                 let before = held.clone();
-                if let Err(difference) = take(shared, &mut held, &pulled) {
+                let taken = take(shared, &mut held, &pulled)
+                    .and_then(|()| if rng.one_in(4) { table.agrees(&before, &pulled, &held) } else { Ok(()) });
+                if let Err(difference) = taken {
                     let delta: Vec<_> = pulled.delta.iter().map(|row| [0, 1, 2, 3, 4].map(|i| text(row, i))).collect();
                     return shared.fail(format!(
                         "on the {}, truth {}: shape {}\n{difference}\nsince {:?}\nbefore {:?}\ndelta {delta:?}",
@@ -191,4 +194,53 @@ fn difference(copy: &Copy, truth: &[Row]) -> Option<String> {
     let own = (digest.rows.to_string(), digest.hex());
     let other = digests.first().map(|row| (text(row, 1), text(row, 2)));
     other.filter(|other| *other != own).map(|other| format!("sync_digest says {other:?}, the copy is {own:?}"))
+}
+
+/// The client that is itself a Postgres table: `examples/apply.sql` as users take it.
+struct Table(Client);
+
+impl Table {
+    /// Temporary tables under the names that the file uses.
+    fn new(cluster: &Cluster<'_>) -> Self {
+        let mut session = cluster.connect();
+        session
+            .batch_execute(
+                "CREATE TEMP TABLE copy (relation text, key text, value text, PRIMARY KEY (relation, key)); \
+                 CREATE TEMP TABLE pulled (op text, relation text, key text, value text, cursor text); \
+                 CREATE TEMP TABLE held (cursor text)",
+            )
+            .expect("temporary tables can be made");
+        Self(session)
+    }
+
+    /// Applies the delta to what was held before; it must come to what the client holds now.
+    fn agrees(&mut self, before: &Held, pulled: &Pulled, after: &Held) -> Result<(), String> {
+        let own = self.apply(before, pulled).map_err(|error| format!("apply.sql: {error:?}"))?;
+        if own == *after { Ok(()) } else { Err(format!("apply.sql comes to {own:?}, the client to {after:?}")) }
+    }
+
+    fn apply(&mut self, before: &Held, pulled: &Pulled) -> Result<Held, Error> {
+        let session = &mut self.0;
+        session.batch_execute("TRUNCATE copy, pulled, held")?;
+        let (mut relations, mut keys, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        for ((relation, key), value) in &before.copy {
+            relations.push(relation);
+            keys.push(key);
+            values.push(value);
+        }
+        let fill = "INSERT INTO copy SELECT * FROM unnest($1::text[], $2::text[], $3::text[])";
+        session.execute(fill, &[&relations, &keys, &values])?;
+        session.execute("INSERT INTO held SELECT $1::text WHERE $1::text IS NOT NULL", &[&before.cursor])?;
+        let columns =
+            [0, 1, 2, 3, 4].map(|i| -> Vec<Option<String>> { pulled.delta.iter().map(|r| r.get(i)).collect() });
+        let [ops, relations, keys, values, cursors] = &columns;
+        let fill =
+            "INSERT INTO pulled SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])";
+        session.execute(fill, &[ops, relations, keys, values, cursors])?;
+        session.batch_execute(include_str!("../../../examples/apply.sql"))?;
+        let copy = session.query("SELECT relation, key, value FROM copy", &[])?;
+        let copy = copy.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect();
+        let cursor = session.query_opt("SELECT cursor FROM held", &[])?.map(|row| row.get(0));
+        Ok(Held { copy, cursor })
+    }
 }

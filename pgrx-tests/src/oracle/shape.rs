@@ -32,6 +32,30 @@ const ITEMS: [(&str, &str); 5] = [
     ("TRUE", "true"),
 ];
 
+/// Filters of `issues` with sub-selects; Postgres reads them as we must.
+const BELONGING: [&str; 11] = [
+    "project_id IN (SELECT id FROM projects WHERE team = $1)",
+    "project_id IN (SELECT id FROM projects WHERE is_open AND id IN (SELECT project_id FROM members WHERE who = $1))",
+    "state = 'open' AND project_id IN (SELECT project_id FROM members WHERE who = $1)",
+    "state = 'open' OR project_id IN (SELECT project_id FROM members WHERE who = $1)",
+    "id NOT IN (SELECT project_id FROM members WHERE who = $1)",
+    "project_id IN (SELECT id FROM projects WHERE parent IN (SELECT id FROM projects WHERE team = $1))",
+    "project_id IN (SELECT id FROM projects WHERE is_open) AND id IN (SELECT project_id FROM members WHERE who <> $1)",
+    "project_id IN (SELECT id FROM projects WHERE parent IN (SELECT id FROM projects WHERE id IN \
+     (SELECT project_id FROM members WHERE who = $1)))",
+    "id NOT IN (SELECT id FROM projects WHERE is_open AND id NOT IN (SELECT project_id FROM members WHERE who = $1))",
+    "project_id = $1 AND NOT (state = 'done' OR id IN (SELECT id FROM projects WHERE team IS NULL))",
+    "project_id IN (SELECT parent FROM projects) OR id IN (SELECT project_id FROM members) AND state = 'todo'",
+];
+
+/// Filters of `projects`, a level and a leaf at once.
+const PROJECTS: [&str; 4] = [
+    "parent IN (SELECT id FROM projects WHERE is_open)",
+    "id IN (SELECT parent FROM projects WHERE team = $1)",
+    "id IN (SELECT project_id FROM members WHERE who = $1)",
+    "is_open AND id NOT IN (SELECT project_id FROM members WHERE who = $1)",
+];
+
 /// Columns as a shape lists them, and what that means: the key always belongs to it.
 const COLUMNS: [(&str, &str); 4] = [
     (r#"["id", "project_id", "state", "title"]"#, "id, project_id, state, title"),
@@ -45,14 +69,24 @@ impl Followed {
     pub fn new(rng: &mut Rng) -> Self {
         let (mut tables, mut truth) = (Vec::new(), Vec::new());
         let parameter = rng.below(4);
-        let bind = |sql: &str| sql.replace("{p}", &parameter.to_string());
-        let which = rng.below(3);
+        let bind = |sql: &str| sql.replace("{p}", &parameter.to_string()).replace("$1", &parameter.to_string());
+        let which = rng.below(5);
         if which != 1 {
-            let ((filter, meaning), (columns, list)) = (*rng.pick(&ISSUES), *rng.pick(&COLUMNS));
+            let relational = *rng.pick(&BELONGING);
+            let flat = *rng.pick(&ISSUES);
+            let (filter, meaning) = if rng.one_in(2) { (relational, relational) } else { flat };
+            let (columns, list) = *rng.pick(&COLUMNS);
             tables.push(format!(r#""issues": {{"columns": {columns}, "where": "{filter}"}}"#));
             truth.push(("issues", format!("SELECT {list} FROM issues WHERE {}", bind(meaning))));
         }
-        if which != 0 {
+        if which > 2 {
+            let filter = *rng.pick(&PROJECTS);
+            tables.push(format!(r#""projects": {{"where": "{filter}"}}"#));
+            truth.push((
+                "projects",
+                format!("SELECT id, parent, team, is_open, title FROM projects WHERE {}", bind(filter)),
+            ));
+        } else if which != 0 {
             let (filter, meaning) = *rng.pick(&ITEMS);
             tables.push(format!(r#""items": {{"where": "{filter}"}}"#));
             truth.push(("items", format!("SELECT id, region, state, note FROM items WHERE {}", bind(meaning))));

@@ -46,7 +46,30 @@ pub fn write(shared: &Shared, primary: &Cluster<'_>, mut rng: Rng, actor: u64) {
 fn statement(rng: &mut Rng) -> String {
     let (id, other) = (rng.below(40), rng.below(40));
     let state = rng.pick(&["'open'", "'todo'", "'done'", "NULL"]);
-    let (item, region, project) = (rng.below(20), rng.below(3), rng.below(4));
+    let (item, region) = (rng.below(20), rng.below(3));
+    let (parent, team, member, is_open) = (
+        *rng.pick(&["NULL", "0", "1", "3", "5"]),
+        *rng.pick(&["NULL", "0", "1", "2"]),
+        rng.below(14),
+        *rng.pick(&["true", "false"]),
+    );
+    let project = if rng.one_in(12) { "NULL".to_owned() } else { rng.below(8).to_string() };
+    if rng.one_in(4) {
+        let (number, who) = (rng.below(8), rng.below(4));
+        return match rng.below(11) {
+            0 => format!("UPDATE projects SET team = {team} WHERE id = {number}"),
+            1 => format!("UPDATE projects SET is_open = {is_open} WHERE id BETWEEN {number} AND {number} + 2"),
+            2 => format!("UPDATE projects SET parent = {parent} WHERE id = {number}"),
+            3 => format!("UPDATE projects SET title = 't{other}' WHERE id = {number}"),
+            4 => format!("DELETE FROM projects WHERE id = {number}"),
+            5 => format!("INSERT INTO projects VALUES ({number}, {parent}, {team}, {is_open}) ON CONFLICT DO NOTHING"),
+            6 => format!("UPDATE projects SET id = {} WHERE id = {number}", rng.below(8)),
+            7 => format!("UPDATE members SET project_id = {number} WHERE id = {member}"),
+            8 => format!("UPDATE members SET who = {who} WHERE id = {member}"),
+            9 => format!("DELETE FROM members WHERE id = {member}"),
+            _ => format!("INSERT INTO members VALUES ({member}, {number}, {who}) ON CONFLICT DO NOTHING"),
+        };
+    }
     match rng.below(1000) {
         0..=129 => format!("INSERT INTO issues VALUES ({id}, {project}, {state}, 'new') ON CONFLICT DO NOTHING"),
         130..=139 => format!("INSERT INTO issues VALUES ({id}, {project}, {state}, 'new')"),

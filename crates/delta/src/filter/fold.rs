@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Const, Filter, Operand, check};
+use super::{Const, Filter, Operand, Select, check};
 use crate::Error;
 
 /// Where the values of a call come from.
@@ -57,6 +57,10 @@ impl Filter {
                 Self::Contains { op, left: operand(left, env)?, right: operand(right, env)? }
             }
             Self::Bool(of) => Self::Bool(operand(of, env)?),
+            Self::InSelect { operand, select, negated } => {
+                let filter = select.filter.map(|filter| filter.fold(env)).transpose()?;
+                Self::InSelect { operand, select: Box::new(Select { filter, ..*select }), negated }
+            }
         })
     }
 }

@@ -7,6 +7,7 @@ mod check;
 mod fold;
 mod parse;
 mod print;
+mod select;
 mod tokens;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,9 @@ use serde_json::Value;
 use crate::Error;
 
 pub use fold::Constants;
+
+/// How deep sub-selects may stand in each other.
+pub const MAX_DEPTH: usize = 3;
 
 /// The most bytes of text that are looked at.
 pub const MAX_LENGTH: usize = 1 << 20;
@@ -134,6 +138,19 @@ pub enum Operand {
     },
 }
 
+/// The values of one column in some rows of another tracked table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Select {
+    /// The column whose values count; NULL is none.
+    pub column: String,
+    /// The table's schema, if one was given.
+    pub schema: Option<String>,
+    /// The table's name.
+    pub table: String,
+    /// The condition on its rows; without one all of them.
+    pub filter: Option<Filter>,
+}
+
 /// A condition on one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Filter {
@@ -226,6 +243,15 @@ pub enum Filter {
     },
     /// A bare boolean column, or TRUE or FALSE.
     Bool(Operand),
+    /// `column [NOT] IN (SELECT column FROM table WHERE ...)`
+    InSelect {
+        /// Always a column.
+        operand: Operand,
+        /// Where it is looked for.
+        select: Box<Select>,
+        /// `NOT IN`
+        negated: bool,
+    },
 }
 
 impl Filter {
@@ -234,7 +260,7 @@ impl Filter {
         parse::parse(text)
     }
 
-    /// The columns that it reads.
+    /// The columns of its own table that it reads.
     pub fn columns(&self) -> BTreeSet<&str> {
         let mut columns = BTreeSet::new();
         self.visit(&mut |operand| {
@@ -262,7 +288,40 @@ impl Filter {
         });
         // `EqAny` holds a bare constant, which is no operand.
         self.visit_arrays(&mut constant);
+        for select in self.selects() {
+            params.extend(select.filter.iter().flat_map(Self::params));
+        }
         params
+    }
+
+    /// Its sub-selects, without those inside them.
+    pub fn selects(&self) -> Vec<&Select> {
+        match self {
+            Self::And(parts) | Self::Or(parts) => parts.iter().flat_map(Self::selects).collect(),
+            Self::Not(part) => part.selects(),
+            Self::InSelect { select, .. } => vec![select],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The same condition with every NOT that stood over a sub-select moved into it, so that each sub-select is
+    /// either looked for or looked out for. True, false and unknown stay what they were.
+    pub fn normal(self) -> Self {
+        if self.selects().is_empty() { self } else { self.under(false) }
+    }
+
+    fn under(self, not: bool) -> Self {
+        let all = |parts: Vec<Self>| parts.into_iter().map(|part| part.under(not)).collect();
+        match self {
+            Self::And(parts) if not => Self::Or(all(parts)),
+            Self::Or(parts) if not => Self::And(all(parts)),
+            Self::And(parts) => Self::And(all(parts)),
+            Self::Or(parts) => Self::Or(all(parts)),
+            Self::Not(part) => part.under(!not),
+            Self::InSelect { operand, select, negated } => Self::InSelect { operand, select, negated: negated != not },
+            own if not => Self::Not(Box::new(own)),
+            own => own,
+        }
     }
 
     /// Calls `see` with every operand, the outer before the inner.
@@ -279,6 +338,7 @@ impl Filter {
             Self::IsNull { operand, .. }
             | Self::IsBool { operand, .. }
             | Self::EqAny { operand, .. }
+            | Self::InSelect { operand, .. }
             | Self::Bool(operand) => operand.visit(see),
             Self::In { operand, list, .. } => {
                 operand.visit(see);

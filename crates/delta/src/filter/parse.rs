@@ -15,9 +15,9 @@ use super::{Comparison, Const, Containment, Filter, Function, JsonOp, Operand, c
 use crate::Error;
 
 pub(super) const ALLOWED: &str = "Allowed are columns, literals and $n with = <> < <= > >=, IS [NOT] NULL, TRUE, \
-     FALSE or DISTINCT FROM, [NOT] IN (...), BETWEEN, LIKE and ILIKE, = ANY(array), -> ->> #> #>> @> <@ ? &&, AND, \
+     FALSE or DISTINCT FROM, [NOT] IN (...), [NOT] IN (SELECT ...), BETWEEN, LIKE and ILIKE, = ANY(array), -> ->> #> #>> @> <@ ? &&, AND, \
      OR, NOT, lower, upper, length, coalesce, casts of constants, current_setting and current_user.";
-pub(super) const HINT_SUBSELECT: &str = "Sub-selects are not in this version; pass the values as a parameter.";
+pub(super) const HINT_SUBSELECT: &str = "A sub-select is written column [NOT] IN (SELECT column FROM table WHERE ...), with one table, one column of it and nothing else.";
 pub(super) const HINT_TIME: &str = "A shape must not change by itself; pass the time as a parameter.";
 const HINT_SET: &str = "A shape is a set of rows, without order or number; sort and cut it where it is shown.";
 const HINT_CAST: &str = "Only constants can be cast, as a cast of a column may fail on a row.";
@@ -69,7 +69,7 @@ pub(super) fn parse(text: &str) -> Result<Filter, Error> {
             return Err(syntax(cut(&detail)));
         }
     };
-    Reader { small }.filter(expr)
+    Reader { small, depth: 0 }.filter(expr)
 }
 
 /// What the grammar does not have.
@@ -86,12 +86,14 @@ fn cut(text: &str) -> String {
     }
 }
 
-struct Reader {
-    small: bool,
+pub(super) struct Reader {
+    pub(super) small: bool,
+    /// How many sub-selects it stands in.
+    pub(super) depth: usize,
 }
 
 impl Reader {
-    fn filter(&self, expr: Expr) -> Result<Filter, Error> {
+    pub(super) fn filter(&self, expr: Expr) -> Result<Filter, Error> {
         Ok(match expr {
             Expr::Nested(inner) => self.filter(*inner)?,
             Expr::BinaryOp { op: op @ (BinaryOperator::And | BinaryOperator::Or), left, right } => {
@@ -116,6 +118,9 @@ impl Reader {
                     return Err(syntax("IN needs at least one value"));
                 }
                 Filter::In { operand: self.operand(*expr)?, list: self.operands(list)?, negated }
+            }
+            Expr::In { expr, target: InTarget::Subquery(query), negated, global: false } => {
+                self.in_select(*expr, *query, negated)?
             }
             Expr::In { .. } => return Err(grammar("IN", "Write IN (value, ...) or = ANY($1).")),
             Expr::Between { expr, negated, low, high } => Filter::Between {
@@ -232,7 +237,7 @@ impl Reader {
         }
     }
 
-    fn operand(&self, expr: Expr) -> Result<Operand, Error> {
+    pub(super) fn operand(&self, expr: Expr) -> Result<Operand, Error> {
         Ok(match expr {
             Expr::Nested(inner) => self.operand(*inner)?,
             Expr::Identifier(ident) => Operand::Column(name(&ident)?),
@@ -355,7 +360,7 @@ fn argument(arg: FunctionArg) -> Result<Expr, Error> {
 }
 
 /// Postgres folds ASCII letters only, whatever the locale, when the encoding has more than one byte.
-fn name(ident: &Ident) -> Result<String, Error> {
+pub(super) fn name(ident: &Ident) -> Result<String, Error> {
     match ident.quote_style {
         Some('"') if ident.value.is_empty() => Err(syntax("zero-length quoted identifier")),
         Some(_) => Ok(ident.value.clone()),

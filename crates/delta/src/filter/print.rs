@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter, Write as _};
 
 use serde_json::Value;
 
-use super::{Comparison, Const, Containment, Filter, Function, JsonOp, Operand};
+use super::{Comparison, Const, Containment, Filter, Function, JsonOp, Operand, Select};
 
 impl Display for Filter {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -42,6 +42,24 @@ impl Display for Filter {
                 if matches!(right, Operand::Json { .. }) { write!(f, "({right})") } else { right.fmt(f) }
             }
             Self::Bool(operand) => operand.fmt(f),
+            Self::InSelect { operand, select, negated } => write!(f, "{operand} {}IN ({select})", not(*negated)),
+        }
+    }
+}
+
+impl Display for Select {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("SELECT ")?;
+        identifier(f, &self.column)?;
+        f.write_str(" FROM ")?;
+        if let Some(schema) = &self.schema {
+            identifier(f, schema)?;
+            f.write_char('.')?;
+        }
+        identifier(f, &self.table)?;
+        match &self.filter {
+            Some(filter) => write!(f, " WHERE {filter}"),
+            None => Ok(()),
         }
     }
 }

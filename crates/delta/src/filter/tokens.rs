@@ -7,7 +7,7 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, Tokenizer, Whitespace};
 
-use super::parse::{ALLOWED, HINT_SUBSELECT, grammar};
+use super::parse::{ALLOWED, grammar};
 use crate::Error;
 
 /// The most tokens that are neither literals, commas, signs nor white space.
@@ -84,9 +84,6 @@ fn guard(list: &[Token]) -> Result<usize, Error> {
         match token {
             Token::Word(word) => match word.keyword {
                 _ if word.quote_style.is_some() => {}
-                Keyword::SELECT => {
-                    return Err(grammar(&word.value, HINT_SUBSELECT));
-                }
                 // Its AND would be taken for the end of a condition.
                 Keyword::CASE => return Err(grammar("CASE", ALLOWED)),
                 Keyword::BETWEEN => level.betweens += 1,

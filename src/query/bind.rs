@@ -2,94 +2,42 @@
 //! identifiers are resolved against the tracked table and quoted, values are bound as the column's type,
 //! operators are those of the type's own ordering, named with their schema.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
+use pgrx::pg_sys;
 use serde_json::Value;
 use syncline_delta::Error;
-use syncline_delta::filter::{Comparison, Const, Constants, Containment, Filter, Function, JsonOp, Operand};
+use syncline_delta::filter::{Comparison, Const, Containment, Filter, Function, JsonOp, Operand, Select};
 
+use super::{ALIAS, Bound, Level, Node};
 use crate::catalog::Tracked;
 use crate::error::Result;
+use crate::past::Key;
 use crate::pg::function::{self, input};
-use crate::pg::relation::Attribute;
+use crate::pg::relation::{self, Attribute, quoted};
 use crate::pg::spi::Param;
+use crate::pg::types;
 
-static PREFIXES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"app."));
-
-/// Defines `syncline.filter_settings`.
-pub fn define_settings() {
-    GucRegistry::define_string_guc(
-        c"syncline.filter_settings",
-        c"prefixes of the settings that current_setting() in a filter may read",
-        c"separated by commas",
-        &PREFIXES,
-        GucContext::Suset,
-        GucFlags::default(),
-    );
+/// Binds a folded filter to a tracked table; `levels` are the tables of its sub-selects, the outer before the inner.
+pub fn bind(filter: Option<&Filter>, table: &Tracked, levels: Vec<Tracked>) -> Result<Bound> {
+    let mut output = Output { params: Vec::new(), fingerprint: String::new(), tables: levels.into_iter(), levels: 0 };
+    let node = Binder { table, output: &mut output }.condition(filter)?;
+    let Output { params, fingerprint, levels, .. } = output;
+    let key = (levels > 0).then(|| Key::of(&table.relation)).transpose()?;
+    Ok(Bound { node, params, fingerprint, levels, key })
 }
 
-/// The session's side of a filter's constants.
-pub struct Session<'a> {
-    /// `params` of the shape.
-    pub params: &'a [Value],
-}
-
-impl Constants for Session<'_> {
-    fn param(&self, n: usize) -> Option<&Value> {
-        self.params.get(n.checked_sub(1)?)
-    }
-
-    fn setting(&self, name: &str, missing_ok: bool) -> Result<Option<String>> {
-        let allowed = PREFIXES.get().unwrap_or_default();
-        let allowed = allowed.to_string_lossy();
-        if !allowed.split(',').map(str::trim).any(|prefix| !prefix.is_empty() && name.starts_with(prefix)) {
-            return Err(Error::rule("42501", format!("setting \"{name}\" may not be read by a filter"))
-                .with_hint("Setting syncline.filter_settings lists the prefixes that are allowed."));
-        }
-        let c_name = CString::new(name).unwrap_or_default();
-        // SAFETY: the result is a palloc'd C string, or null if the setting is missing and that is allowed.
-        unsafe {
-            let value = pg_sys::GetConfigOptionByName(c_name.as_ptr(), std::ptr::null_mut(), missing_ok);
-            Ok((!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned()))
-        }
-    }
-
-    fn current_user(&self) -> String {
-        // SAFETY: the name is a palloc'd C string.
-        unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)) }.to_string_lossy().into_owned()
-    }
-}
-
-/// A condition as SQL over the alias `t`, its parameters from `$1` on.
-#[derive(Default)]
-pub struct Bound {
-    /// The condition.
-    pub sql: String,
-    /// Its values.
-    pub params: Vec<Param>,
-    /// The values' types and canonical texts, for the shape's fingerprint.
-    pub fingerprint: String,
-}
-
-/// Quotes an identifier always, so that keywords are no case of their own.
-pub fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// Binds a folded filter to a tracked table.
-pub fn bind(filter: Option<&Filter>, table: &Tracked) -> Result<Bound> {
-    let mut binder = Binder { table, bound: Bound::default() };
-    let sql = match filter {
-        None => "TRUE".to_owned(),
-        Some(filter) => binder.filter(filter)?,
-    };
-    Ok(Bound { sql, ..binder.bound })
+/// What binding a condition and its levels comes to.
+struct Output {
+    params: Vec<Param>,
+    fingerprint: String,
+    tables: std::vec::IntoIter<Tracked>,
+    levels: usize,
 }
 
 struct Binder<'a> {
     table: &'a Tracked,
-    bound: Bound,
+    output: &'a mut Output,
 }
 
 /// An expression over a row, with the base type of its values.
@@ -99,50 +47,90 @@ struct Typed {
     collation: pg_sys::Oid,
 }
 
-fn type_name(typid: pg_sys::Oid) -> String {
-    // SAFETY: format_type_be returns a palloc'd C string for any OID.
-    unsafe { CStr::from_ptr(pg_sys::format_type_be(typid)) }.to_string_lossy().into_owned()
+fn mismatch(what: &str, typid: pg_sys::Oid) -> Error {
+    Error::rule("42804", format!("{what} does not fit type {}", types::name(typid)))
 }
 
-fn mismatch(what: &str, typid: pg_sys::Oid) -> Error {
-    Error::rule("42804", format!("{what} does not fit type {}", type_name(typid)))
+/// Whether values of the type are points in time, or are made of them.
+fn holds_time(typid: pg_sys::Oid) -> bool {
+    if typid == pg_sys::InvalidOid {
+        return false;
+    }
+    // SAFETY: syscache look-ups; InvalidOid for what a type is not.
+    let (category, parts) = unsafe {
+        let base = pg_sys::getBaseType(typid);
+        let (mut category, mut preferred) = (0, false);
+        pg_sys::get_type_category_preferred(base, &mut category, &mut preferred);
+        let parts =
+            [pg_sys::get_element_type(base), pg_sys::get_range_subtype(base), pg_sys::get_multirange_range(base)];
+        (category as u8, parts)
+    };
+    category == b'D' || parts.into_iter().any(holds_time)
 }
 
 fn is_text(typid: pg_sys::Oid) -> bool {
     [pg_sys::TEXTOID, pg_sys::VARCHAROID, pg_sys::BPCHAROID, pg_sys::NAMEOID].contains(&typid)
 }
 
-/// The operator of the type's default ordering (or hashing), as SQL.
-fn operator(typid: pg_sys::Oid, comparison: Comparison) -> Result<String> {
-    // SAFETY: type cache and syscache look-ups; names are palloc'd C strings or null.
-    unsafe {
-        let flags = pg_sys::TYPECACHE_EQ_OPR | pg_sys::TYPECACHE_LT_OPR | pg_sys::TYPECACHE_GT_OPR;
-        let entry = &*pg_sys::lookup_type_cache(typid, flags as i32);
-        let member = |strategy: u32| {
-            let (family, input) = (entry.btree_opf, entry.btree_opintype);
-            if family == pg_sys::InvalidOid {
-                return pg_sys::InvalidOid;
-            }
-            pg_sys::get_opfamily_member(family, input, input, strategy as i16)
-        };
-        let found = match comparison {
-            Comparison::Eq | Comparison::Ne => entry.eq_opr,
-            Comparison::Lt => entry.lt_opr,
-            Comparison::Gt => entry.gt_opr,
-            Comparison::Le => member(pg_sys::BTLessEqualStrategyNumber),
-            Comparison::Ge => member(pg_sys::BTGreaterEqualStrategyNumber),
-        };
-        if found == pg_sys::InvalidOid || pg_sys::type_is_rowtype(typid) {
-            return Err(Error::rule("42883", format!("values of type {} cannot be compared so", type_name(typid))));
-        }
-        let name = CStr::from_ptr(pg_sys::get_opname(found)).to_string_lossy().into_owned();
-        let function = pg_sys::get_opcode(found);
-        let schema = CStr::from_ptr(pg_sys::get_namespace_name(pg_sys::get_func_namespace(function)));
-        Ok(format!("OPERATOR({}.{name})", quoted(&schema.to_string_lossy())))
-    }
-}
-
 impl Binder<'_> {
+    fn condition(&mut self, filter: Option<&Filter>) -> Result<Node> {
+        match filter {
+            None => Ok(Node::Own("TRUE".to_owned())),
+            Some(filter) => self.node(filter),
+        }
+    }
+
+    /// A filter in its normal form: no NOT stands over a sub-select.
+    fn node(&mut self, filter: &Filter) -> Result<Node> {
+        let mut all = |parts: &[Filter]| parts.iter().map(|part| self.node(part)).collect::<Result<Vec<_>>>();
+        Ok(match filter {
+            Filter::InSelect { operand, select, negated } => self.member(operand, select, *negated)?,
+            own if own.selects().is_empty() => Node::Own(self.filter(own)?),
+            Filter::And(parts) => Node::And(all(parts)?),
+            Filter::Or(parts) => Node::Or(all(parts)?),
+            _ => return Err(Error::rule("XX000", "a filter with sub-selects is not in its normal form")),
+        })
+    }
+
+    fn member(&mut self, operand: &Operand, select: &Select, negated: bool) -> Result<Node> {
+        let Operand::Column(name) = operand else { return Err(Error::rule("XX000", "a sub-select without a column")) };
+        let column = self.column(name)?;
+        let nullable = self.nullable(name);
+        let missing = || Error::rule("XX000", "a sub-select without its table");
+        let tracked = self.output.tables.next().ok_or_else(missing)?;
+        let number = self.output.levels;
+        self.output.levels += 1;
+        let mut inner = Binder { table: &tracked, output: self.output };
+        let member = inner.column(&select.column)?;
+        if (member.typid, member.collation) != (column.typid, column.collation) {
+            return Err(mismatch(&format!("column \"{}\" of the sub-select", select.column), column.typid));
+        }
+        if negated && let Some(name) = nullable.or(inner.nullable(&select.column)) {
+            return Err(Error::rule("0A000", format!("NOT IN (SELECT ...) with column \"{name}\", which may be NULL"))
+                .with_detail("One NULL among the values would make the condition unknown for every row.")
+                .with_hint(format!("ALTER TABLE ... ALTER COLUMN {} SET NOT NULL", quoted(name))));
+        }
+        let node = inner.condition(select.filter.as_ref())?;
+        let used = select.filter.as_ref().map(Filter::columns).unwrap_or_default();
+        let relation = &tracked.relation;
+        let is_read = |a: &&Attribute| {
+            relation.key.contains(&a.number) || a.name == select.column || used.contains(a.name.as_str())
+        };
+        let reads: Vec<Attribute> = relation.attributes.iter().filter(is_read).cloned().collect();
+        logs_inserts(&tracked)?;
+        let array = types::array_of(column.typid).ok_or_else(|| mismatch("a sub-select", column.typid))?;
+        let equal = types::operator(column.typid, Comparison::Eq)?;
+        let found = relation.attribute(&select.column).cloned().ok_or_else(missing)?;
+        let key = Key::of(relation)?;
+        let level = Level { number, member: found, array, equal, key, node, reads, tracked };
+        Ok(Node::Member { column: quoted(name), level: Box::new(level), negated })
+    }
+
+    /// The column's name, if it may be NULL.
+    fn nullable<'n>(&self, name: &'n str) -> Option<&'n str> {
+        self.table.relation.attribute(name).is_none_or(|a| !a.not_null).then_some(name)
+    }
+
     fn filter(&mut self, filter: &Filter) -> Result<String> {
         Ok(match filter {
             Filter::And(parts) => self.list(parts, " AND ")?,
@@ -189,6 +177,7 @@ impl Binder<'_> {
             }
             Filter::Contains { op, left, right } => self.contains(*op, left, right)?,
             Filter::Bool(operand) => self.boolean(operand)?,
+            Filter::InSelect { .. } => return Err(Error::rule("XX000", "a sub-select inside a condition of its own")),
         })
     }
 
@@ -233,7 +222,7 @@ impl Binder<'_> {
 
     fn compare(&mut self, op: Comparison, left: &Operand, right: &Operand) -> Result<String> {
         let (left, right, typid) = self.sides(left, right)?;
-        let operator = operator(typid, op)?;
+        let operator = types::operator(typid, op)?;
         let sql = format!("({left} {operator} {right})");
         Ok(if op == Comparison::Ne { format!("(NOT {sql})") } else { sql })
     }
@@ -241,7 +230,7 @@ impl Binder<'_> {
     /// IS DISTINCT FROM takes its `=` from the search path; this takes the type's own.
     fn distinct(&mut self, left: &Operand, right: &Operand) -> Result<String> {
         let (left, right, typid) = self.sides(left, right)?;
-        let equal = operator(typid, Comparison::Eq)?;
+        let equal = types::operator(typid, Comparison::Eq)?;
         Ok(format!("((({left}) {equal} ({right})) IS NOT TRUE AND NOT (({left}) IS NULL AND ({right}) IS NULL))"))
     }
 
@@ -258,21 +247,19 @@ impl Binder<'_> {
                 let texts = values.iter().map(|value| self.text(value, typed.typid)).collect::<Result<Vec<_>>>()?;
                 Some(array_literal(&texts))
             }
-            Const::Text(text) => Some(text.clone()),
-            Const::Json(Value::String(text)) => Some(text.clone()),
             Const::Null | Const::Json(Value::Null) => None,
+            Const::Text(_) | Const::Json(Value::String(_)) | Const::Cast { .. } => {
+                // SAFETY: a syscache look-up; a type without arrays is refused below.
+                self.text(array, unsafe { pg_sys::get_array_type(typed.typid) })?
+            }
             _ => return Err(Error::rule("42804", "= ANY needs an array")),
         };
         self.any(typed, literal)
     }
 
     fn any(&mut self, typed: &Typed, literal: Option<String>) -> Result<String> {
-        let equal = operator(typed.typid, Comparison::Eq)?;
-        // SAFETY: a syscache look-up.
-        let array = unsafe { pg_sys::get_array_type(typed.typid) };
-        if array == pg_sys::InvalidOid {
-            return Err(mismatch("a list", typed.typid));
-        }
+        let equal = types::operator(typed.typid, Comparison::Eq)?;
+        let array = types::array_of(typed.typid).ok_or_else(|| mismatch("a list", typed.typid))?;
         let param = self.push(array, literal)?;
         Ok(format!("({} {equal} ANY ({param}))", typed.sql))
     }
@@ -382,9 +369,8 @@ impl Binder<'_> {
                 .with_detail("Rows that leave the shape could not be told.")
                 .with_hint(format!("SELECT sync_track('{table}', filter_columns => '{{{name}}}')")));
         }
-        // SAFETY: a catalog look-up.
-        let typid = unsafe { pg_sys::getBaseType(attribute.storage.typid) };
-        Ok(Typed { sql: format!("t.{}", quoted(name)), typid, collation: attribute.collation })
+        let typid = types::base(attribute.storage.typid);
+        Ok(Typed { sql: format!("{ALIAS}.{}", quoted(name)), typid, collation: attribute.collation })
     }
 
     fn deterministic(&self, typed: &Typed) -> Result<()> {
@@ -403,12 +389,8 @@ impl Binder<'_> {
 
     /// The text that the type's input function gets.
     fn text(&self, value: &Const, typid: pg_sys::Oid) -> Result<Option<String>> {
-        // SAFETY: syscache look-ups.
-        let (is_array, is_date) = unsafe {
-            let (mut category, mut preferred) = (0, false);
-            pg_sys::get_type_category_preferred(typid, &mut category, &mut preferred);
-            (pg_sys::get_element_type(typid) != pg_sys::InvalidOid, category as u8 == b'D')
-        };
+        // SAFETY: a syscache look-up.
+        let is_array = unsafe { pg_sys::get_element_type(typid) } != pg_sys::InvalidOid;
         let text = match value {
             Const::Null | Const::Json(Value::Null) if typid != pg_sys::JSONBOID => return Ok(None),
             Const::Null => return Ok(None),
@@ -433,7 +415,7 @@ impl Binder<'_> {
             _ => return Err(mismatch("a parameter", typid)),
         };
         let lower = text.trim().to_ascii_lowercase();
-        if is_date && ["now", "today", "tomorrow", "yesterday"].iter().any(|word| lower.contains(word)) {
+        if holds_time(typid) && ["now", "today", "tomorrow", "yesterday"].iter().any(|word| lower.contains(word)) {
             return Err(Error::FilterGrammar {
                 words: format!("'{text}'"),
                 hint: "A shape does not depend on time: pass the moment as a parameter.".to_owned(),
@@ -462,10 +444,24 @@ impl Binder<'_> {
         // SAFETY: a catalog look-up for an existing type.
         unsafe { pg_sys::getTypeOutputInfo(typid, &mut output, &mut varlena) };
         let canonical = value.map(|datum| function::output(output, datum));
-        self.bound.fingerprint.push_str(&format!("{}={canonical:?};", typid.to_u32()));
-        self.bound.params.push(Param { typid, value });
-        Ok(format!("${}", self.bound.params.len()))
+        self.output.fingerprint.push_str(&format!("{}={canonical:?};", typid.to_u32()));
+        self.output.params.push(Param { typid, value });
+        Ok(format!("${}", self.output.params.len()))
     }
+}
+
+/// A row of a level that comes must be known to have not been there.
+fn logs_inserts(tracked: &Tracked) -> Result<()> {
+    let relation = &tracked.relation;
+    if relation.trigger(relation::LOG).is_some_and(|trigger| trigger.on_insert) {
+        return Ok(());
+    }
+    let name = relation.full_name().replace('\'', "''");
+    Err(Error::rule(
+        "0A000",
+        format!("table \"{}\" stands in a sub-select, but its inserts are not logged", relation.name.1),
+    )
+    .with_hint(format!("SELECT sync_track('{name}', log_inserts => true)")))
 }
 
 fn constant(operand: &Operand) -> Result<&Const> {

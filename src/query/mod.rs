@@ -1,0 +1,215 @@
+//! From a filter's tree to SQL, read in three ways: what holds now, what held at the cursor, and what is
+//! certain whatever moved.
+//!
+//! A sub-select is a *level*. What a level was at the cursor is put together from its rows that nobody touched since and
+//! the old rows out of the log. A level that nobody touched reads the same in all three ways.
+
+mod bind;
+mod session;
+
+use pgrx::pg_sys;
+
+use crate::catalog::Tracked;
+use crate::past::{Key, Past};
+use crate::pg::relation::{Attribute, quoted};
+use crate::pg::spi::Param;
+use crate::pg::types;
+
+pub use bind::bind;
+pub use session::{Session, define_settings};
+
+/// Stands for the alias of the row in the SQL of a condition: the one character that no identifier has.
+const ALIAS: char = '\0';
+
+/// A condition with its values, from `$1` on.
+pub struct Bound {
+    /// The condition.
+    pub node: Node,
+    /// Its values.
+    pub params: Vec<Param>,
+    /// The values' types and canonical texts, for the shape's fingerprint.
+    pub fingerprint: String,
+    /// How many levels it has.
+    pub levels: usize,
+    /// How rows of its own table are told apart; nothing if it has no levels, since then nobody asks.
+    pub key: Option<Key>,
+}
+
+/// A condition on a row.
+pub enum Node {
+    /// All of them.
+    And(Vec<Node>),
+    /// Any of them.
+    Or(Vec<Node>),
+    /// SQL over the row's own columns.
+    Own(String),
+    /// `column [NOT] IN (SELECT ...)`
+    Member {
+        /// The column, quoted.
+        column: String,
+        /// Where it is looked for.
+        level: Box<Level>,
+        /// `NOT IN`
+        negated: bool,
+    },
+}
+
+/// A sub-select: the values of one column in some rows of a table.
+pub struct Level {
+    /// Its place among the levels of the whole condition, the outer before the inner.
+    pub number: usize,
+    /// Its table.
+    pub tracked: Tracked,
+    /// The column whose values count.
+    pub member: Attribute,
+    /// Of the column's base type.
+    array: pg_sys::Oid,
+    /// The type's `=`.
+    equal: String,
+    key: Key,
+    /// The condition on its rows.
+    node: Node,
+    /// All columns that it reads: key, member and filter.
+    pub reads: Vec<Attribute>,
+}
+
+/// When a condition is asked for.
+#[derive(Clone, Copy)]
+pub enum View<'a> {
+    /// In the snapshot of the call.
+    Now,
+    /// At the cursor.
+    Past(&'a Moved<'a>),
+    /// In the snapshot, and by nothing that has moved since the cursor.
+    Certain(&'a Moved<'a>),
+}
+
+/// What has moved since a cursor: rows of relations, and from them values of levels.
+pub struct Moved<'a> {
+    /// The log's side.
+    pub past: &'a Past,
+    /// By the level's number: the parameter with the values that may have come or gone.
+    arrays: Vec<Option<String>>,
+    /// All parameters: the condition's, then the arrays.
+    pub params: Vec<Param>,
+}
+
+impl Node {
+    /// The condition as SQL over a row.
+    pub fn sql(&self, alias: &str, view: View<'_>) -> String {
+        let list = |parts: &[Self], between: &str| {
+            let parts: Vec<String> = parts.iter().map(|part| part.sql(alias, view)).collect();
+            format!("({})", parts.join(between))
+        };
+        match self {
+            Self::And(parts) => list(parts, " AND "),
+            Self::Or(parts) => list(parts, " OR "),
+            Self::Own(sql) => sql.replace(ALIAS, alias),
+            Self::Member { column, level, negated } => level.sql(&format!("{alias}.{column}"), *negated, view),
+        }
+    }
+
+    /// Its levels and the columns that are looked for in them, without those inside.
+    pub fn members(&self) -> Vec<(&str, &Level)> {
+        match self {
+            Self::And(parts) | Self::Or(parts) => parts.iter().flat_map(Self::members).collect(),
+            Self::Own(_) => Vec::new(),
+            Self::Member { column, level, .. } => vec![(column, level)],
+        }
+    }
+
+    /// All its levels, the outer before the inner.
+    pub fn levels(&self) -> Vec<&Level> {
+        let with_inner = |(_, level)| std::iter::once(level).chain(Level::node(level).levels());
+        self.members().into_iter().flat_map(with_inner).collect()
+    }
+
+    /// For a row: whether a value that may have come or gone stands in one of its columns; nothing if none has.
+    pub fn touched_by(&self, alias: &str, moved: &Moved<'_>) -> Option<String> {
+        let any: Vec<String> = self
+            .members()
+            .into_iter()
+            .filter_map(|(column, level)| {
+                let array = moved.arrays[level.number].as_ref()?;
+                Some(format!("{alias}.{column} {} ANY ({array})", level.equal))
+            })
+            .collect();
+        (!any.is_empty()).then(|| format!("({})", any.join(" OR ")))
+    }
+}
+
+impl Level {
+    fn node(&self) -> &Node {
+        &self.node
+    }
+
+    fn sql(&self, value: &str, negated: bool, view: View<'_>) -> String {
+        let row = format!("l{}", self.number);
+        let table = self.tracked.relation.full_name();
+        let exists = |from: &str, and: &str| {
+            let (member, condition) = (quoted(&self.member.name), self.node.sql(&row, view));
+            format!(
+                "EXISTS (SELECT 1 FROM {from} AS {row} WHERE {row}.{member} {} {value} AND {condition}{and})",
+                self.equal
+            )
+        };
+        let not = if negated { "NOT " } else { "" };
+        match view {
+            View::Past(moved) | View::Certain(moved) if self.has_moved(moved.past) => {
+                let untouched = moved.past.untouched(&self.tracked.relation, &self.key, &row);
+                let kept = exists(&table, &untouched);
+                match (view, &moved.arrays[self.number]) {
+                    (View::Past(_), _) => match moved.past.old(&self.tracked.relation) {
+                        Some(old) => format!("({not}({kept} OR {}))", exists(&old, "")),
+                        None => format!("({not}{kept})"),
+                    },
+                    (_, Some(array)) if negated => format!("(NOT ({kept} OR {value} {} ANY ({array})))", self.equal),
+                    _ => format!("({not}{kept})"),
+                }
+            }
+            _ => format!("({not}{})", exists(&table, "")),
+        }
+    }
+
+    /// Whether a row of its table, or of one inside it, was touched.
+    fn has_moved(&self, past: &Past) -> bool {
+        past.is_touched(&self.tracked.relation) || self.node.levels().iter().any(|level| level.has_moved(past))
+    }
+
+    /// The query of the values that may have come or gone; `inner` are its own levels' values, as parameters.
+    fn moved_values(&self, past: &Past, inner: &[Option<String>]) -> Option<String> {
+        let relation = &self.tracked.relation;
+        let (table, member) = (relation.full_name(), quoted(&self.member.name));
+        let mut parts = past.touched_values(relation, &self.key, &member);
+        for (column, level) in self.node.members() {
+            if let Some(array) = &inner[level.number] {
+                parts.push(format!(
+                    "SELECT l.{member} FROM {table} AS l WHERE l.{column} {} ANY ({array})",
+                    level.equal
+                ));
+            }
+        }
+        let union = parts.join(" UNION ALL ");
+        (!parts.is_empty()).then(|| {
+            format!(
+                "SELECT array_agg(DISTINCT v)::{} FROM ({union}) AS q(v) WHERE v IS NOT NULL",
+                types::full_name(self.array)
+            )
+        })
+    }
+}
+
+impl Bound {
+    /// What has moved at its levels, from the innermost outwards.
+    pub fn moved<'a>(&self, past: &'a Past) -> Moved<'a> {
+        let mut moved = Moved { past, arrays: vec![None; self.levels], params: self.params.clone() };
+        // An inner level has the higher number.
+        for level in self.node.levels().into_iter().rev() {
+            let Some(sql) = level.moved_values(past, &moved.arrays) else { continue };
+            let values = past.array(&sql, &moved.params);
+            moved.params.push(Param { typid: level.array, value: values });
+            moved.arrays[level.number] = values.map(|_| format!("${}", moved.params.len()));
+        }
+        moved
+    }
+}
