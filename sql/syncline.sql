@@ -356,7 +356,10 @@ CREATE TABLE syncline.client (
 COMMENT ON TABLE syncline.client IS
     'the last mutation of each client that was applied or rejected, and the last rejected one; tracked, so that it comes with the rows';
 -- All arguments: nothing but our own function takes them.
-SELECT @extschema@.sync_track('syncline.client'::regclass, '{}'::text[], false, false);
+SELECT @extschema@.sync_track('syncline.client'::regclass, '{role}'::text[], false, false);
+-- A role sees its own clients only.
+ALTER TABLE syncline.client ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON syncline.client FOR SELECT USING (role = current_user);
 SELECT pg_catalog.pg_extension_config_dump('syncline.client', '');
 GRANT SELECT ON syncline.client TO PUBLIC;
 

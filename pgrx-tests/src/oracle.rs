@@ -47,6 +47,20 @@ const SETUP: &str = "
     INSERT INTO issues SELECT g, g % 8, 'open', 'title' FROM generate_series(0, 30) g;
     INSERT INTO items SELECT g, g % 3, 'open', 'note' FROM generate_series(0, 15) g;";
 
+/// Half of the seeds: some clients are a role that row security restricts, at leaves and levels.
+const SECURED: &str = "
+    SELECT sync_track('issues', log_inserts => true);
+    CREATE ROLE ann; GRANT SELECT ON ALL TABLES IN SCHEMA public TO ann;
+    ALTER TABLE issues ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE projects ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE members ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY by_member ON issues USING (EXISTS (
+        SELECT FROM members WHERE members.project_id = issues.project_id AND members.who = length(current_user) - 2));
+    CREATE POLICY open ON issues FOR SELECT TO ann USING (state = 'open');
+    CREATE POLICY narrow ON issues AS RESTRICTIVE USING (id <> 13);
+    CREATE POLICY open ON projects USING (is_open OR team = 1);
+    CREATE POLICY of_some ON members USING (who <> 2);";
+
 /// What a run did.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -99,6 +113,8 @@ enum Count {
 /// What all threads share.
 #[derive(Default)]
 struct Shared {
+    /// Whether row security restricts the role `ann`.
+    secured: bool,
     stop: AtomicBool,
     counts: [AtomicU64; 8],
     violation: Mutex<Option<String>>,
@@ -181,9 +197,13 @@ pub fn run(install: &Install, seed: u64, length: Duration, mutant: Option<&str>)
         set_mutant(&primary, name);
     }
     primary.connect().batch_execute(SETUP).expect("the tables can be tracked");
+    let secured = seed.is_multiple_of(2);
+    if secured {
+        primary.connect().batch_execute(SECURED).expect("the tables can be secured");
+    }
     let standby = primary.standby();
     standby.catch_up(&primary);
-    let shared = Shared::default();
+    let shared = Shared { secured, ..Shared::default() };
     thread::scope(|scope| {
         let (shared, primary, standby) = (&shared, &primary, &standby);
         let end = Instant::now() + length;

@@ -61,6 +61,9 @@ fn gap_and_foreign_client_are_errors() {
     client.batch_execute("RESET ROLE").unwrap();
     assert!(apply(&mut client, 2).unwrap());
     assert!(other.batch_execute("UPDATE syncline.client SET mutation_id = 9").is_err());
+    let sql = "SELECT count(*) FROM sync_changes(NULL, '{\"tables\":{\"syncline.client\":{}}}') WHERE op = 'upsert'";
+    assert_eq!(other.query_one(sql, &[]).unwrap().get::<_, i64>(0), 0, "foreign clients are not shown");
+    assert_eq!(client.query_one(sql, &[]).unwrap().get::<_, i64>(0), 1);
 }
 
 #[test]
