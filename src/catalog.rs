@@ -49,8 +49,7 @@ impl Tracked {
 /// Refuses a table where a write could have gone by unseen.
 fn check(root: &Relation, tree: &[pg_sys::Oid]) -> Result<()> {
     if root.detaching {
-        return Err(Error::rule("40001", format!("a partition of \"{}\" is being detached", root.name.1))
-            .with_hint("Try again when that is done."));
+        return Err(detached(root));
     }
     if root.key.is_empty() || root.version().is_none() {
         return Err(Error::rule("55000", format!("table \"{}\" has lost its key or its version column", root.name.1))
@@ -77,6 +76,10 @@ fn check(root: &Relation, tree: &[pg_sys::Oid]) -> Result<()> {
         }
         for name in [relation::STAMP, relation::LOG, relation::TRUNCATE] {
             if member.trigger(name).map(|t| t.enabled) != Some(b'A') {
+                // Detached concurrently while the pull waited for its lock.
+                if relation::root(oid) != root.oid {
+                    return Err(detached(root));
+                }
                 let table = format!("\"{}\".\"{}\"", member.name.0, member.name.1);
                 return Err(Error::rule(
                     "55000",
@@ -95,4 +98,9 @@ fn check(root: &Relation, tree: &[pg_sys::Oid]) -> Result<()> {
             .with_hint("Pull as a role that row security does not restrict, with the condition in the filter."));
     }
     Ok(())
+}
+
+fn detached(root: &Relation) -> Error {
+    Error::rule("40001", format!("a partition of \"{}\" is being detached", root.name.1))
+        .with_hint("Try again when that is done.")
 }

@@ -182,6 +182,8 @@ impl<'a> Cluster<'a> {
 
     /// Turns this server, which is stopped, into a standby of `source`, whose history it has left.
     pub fn rewind(&self, source: &Cluster<'_>) {
+        // The source's control file names its new timeline from the next checkpoint on only.
+        source.connect().batch_execute("CHECKPOINT").expect("the source answers");
         let mut command = as_server(&self.install.program("pg_rewind"));
         command.arg("--write-recovery-conf").arg("--target-pgdata").arg(self.data()).arg("--source-server");
         command.arg(format!("host={} port=5432 user=postgres dbname=postgres", source.folder.display()));

@@ -595,6 +595,37 @@ fn partition_whose_detaching_was_interrupted_is_told_to_retry() {
 }
 
 #[test]
+fn partition_that_is_detached_while_a_pull_waits_for_it_is_a_retry() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut stage = Stage::new(&cluster, PARTITIONED);
+    let [mut follower, _] = stage.begin();
+    let session = |begin: &str| {
+        let mut client = cluster.connect();
+        client.batch_execute(&format!("SET search_path = a, public; {begin}")).unwrap();
+        client
+    };
+    let waits = |what: &str| {
+        cluster.wait_until(&format!("SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND relation = 'a.{what}'::regclass AND mode LIKE 'AccessExcl%'"));
+    };
+    // One keeps the detaching in its first half, one in its second; the pull's snapshot is from before both.
+    let mut reader = session("BEGIN; SELECT FROM t");
+    let mut keeper = session("BEGIN; LOCK TABLE ONLY one IN ACCESS SHARE MODE");
+    let mut puller = session("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1");
+    let mut detacher = session("SELECT 1");
+    std::thread::scope(|scope| {
+        scope.spawn(move || detacher.batch_execute("ALTER TABLE t DETACH PARTITION one CONCURRENTLY").unwrap());
+        cluster.wait_until("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'");
+        reader.batch_execute("COMMIT").unwrap();
+        waits("one");
+        let pulling = scope.spawn(|| told(follower.try_pull(&mut puller)));
+        cluster.wait_until("SELECT count(*) = 2 FROM pg_locks WHERE NOT granted AND relation = 'a.one'::regclass");
+        keeper.batch_execute("COMMIT").unwrap();
+        assert_eq!(pulling.join().unwrap(), "40001");
+    });
+}
+
+#[test]
 fn partition_is_not_followed_on_its_own() {
     let install = Install::new();
     let cluster = Cluster::start(&install);
