@@ -667,3 +667,37 @@ fn names_decide_only_where_a_table_is_found() {
         assert_eq!(told(follower.try_pull(&mut stage.client)), expected, "{command}");
     }
 }
+
+#[test]
+fn column_added_with_a_default_is_logged_as_every_row_reads_it() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut stage = Stage::new(&cluster, PLAIN);
+    stage.begin();
+    stage.run("ALTER TABLE t ADD COLUMN c int DEFAULT 7; SELECT sync_track('t', '{c}')");
+    let mut follower = Follower::new(r#"{"tables": {"t": {"columns": ["c"], "where": "c = 7"}}}"#);
+    follower.pull(&mut stage.client);
+    stage
+        .run("DELETE FROM t WHERE id = 1; UPDATE t SET c = 8 WHERE id = 2; ALTER TABLE t ALTER COLUMN c SET DEFAULT 9");
+    stage.run("DELETE FROM t WHERE id = 3");
+    let gone = [1, 2, 3].map(|id| format!("delete {{\"id\": {id}}}"));
+    assert_eq!(follower.pull(&mut stage.client), gone);
+}
+
+/// What README calls a limit.
+#[test]
+fn epoch_is_rotated_after_event_triggers_were_disabled() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut stage = Stage::new(&cluster, PLAIN);
+    let [mut follower, _] = stage.begin();
+    stage
+        .run("ALTER EVENT TRIGGER syncline_ddl DISABLE; ALTER TABLE t DISABLE TRIGGER ALL; DELETE FROM t WHERE id = 1");
+    assert_eq!(told(follower.try_pull(&mut stage.client)), "55000");
+    stage.run(
+        "ALTER TABLE t ENABLE TRIGGER ALL; ALTER TABLE t ENABLE ALWAYS TRIGGER \"~syncline_stamp\"; \
+         ALTER TABLE t ENABLE ALWAYS TRIGGER syncline_log; ALTER TABLE t ENABLE ALWAYS TRIGGER syncline_truncate; \
+         ALTER EVENT TRIGGER syncline_ddl ENABLE ALWAYS; SELECT sync_rotate_epoch()",
+    );
+    assert_eq!(told(follower.try_pull(&mut stage.client)), "reset");
+}

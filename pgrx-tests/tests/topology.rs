@@ -136,7 +136,7 @@ fn promotion_without_loss_resets_nobody_anywhere() {
 #[test]
 fn promotion_that_lost_transactions_resets_who_saw_them_also_after_pg_rewind() {
     let install = Install::new();
-    let (primary, _) = tracked(&install, &[("wal_log_hints", "on")]);
+    let (primary, _) = tracked(&install, &[("wal_log_hints", "on"), ("wal_keep_size", "1GB")]);
     let standby = primary.standby();
     standby.catch_up(&primary);
     let mut before = [follower(&primary), follower(&primary), follower(&primary)];
@@ -213,12 +213,20 @@ fn volume_that_was_rolled_back_resets_who_saw_more() {
     // A backup with its own log starts where it ended, on the same timeline.
     let earlier = primary.backup("earlier", &["-X", "stream"]);
     run(&primary, "DELETE FROM t WHERE id = 1; INSERT INTO t SELECT g, 1 FROM generate_series(100, 2000) g");
-    let mut after = follower(&primary);
+    let (mut after, (_, cursor)) = (follower(&primary), pull(&mut primary.connect(), None).unwrap());
     primary.stop();
     earlier.start_again();
     assert_eq!(told(&earlier, &mut after), "reset timeline");
     run(&earlier, "DELETE FROM t WHERE id = 3");
     assert_eq!(told(&earlier, &mut after), "delta");
+    for _ in 0..3 {
+        run(&earlier, "INSERT INTO t SELECT g, 1 FROM generate_series(100, 4000) g; DELETE FROM t WHERE id > 99");
+    }
+    // The log has grown past the cursor: nothing tells any more.
+    let mut client = earlier.connect();
+    assert_ne!(pull(&mut client, Some(&cursor)).unwrap().0.first().map(String::as_str), Some("reset timeline"));
+    client.batch_execute("SELECT sync_rotate_epoch()").unwrap();
+    assert_eq!(pull(&mut client, Some(&cursor)).unwrap().0[0], "reset epoch");
 }
 
 #[test]
