@@ -103,6 +103,21 @@ unsafe fn is_primary_key(node: *mut pg_sys::Node) -> bool {
     }
 }
 
+/// Whether a new column is a key, or a version column: what that holds tells nothing of what was written before.
+///
+/// # Safety
+///
+/// `definition` is null or the definition of a column in a parse tree.
+unsafe fn is_key_or_version(definition: *mut pg_sys::Node) -> bool {
+    // SAFETY: the caller's promise; a list of constraints has nodes.
+    unsafe {
+        let definition = definition.cast::<pg_sys::ColumnDef>();
+        !definition.is_null()
+            && (name((*definition).colname) == VERSION
+                || members((*definition).constraints).iter().any(|cell| is_primary_key(cell.ptr_value.cast())))
+    }
+}
+
 impl Change {
     const NONE: Self = Self { rows: Rows::Same, is_of_type: false };
 
@@ -148,20 +163,10 @@ impl Change {
                 let column = name(command.name);
                 match command.subtype {
                     harmless if HARMLESS.contains(&harmless) => {}
-                    At::AT_AddColumn | At::AT_DropColumn => {
-                        change.is_of_type = true;
-                        let definition = command.def.cast::<pg_sys::ColumnDef>();
-                        let (mut added, mut is_key) = (String::new(), false);
-                        if command.subtype == At::AT_AddColumn && !definition.is_null() {
-                            added = name((*definition).colname);
-                            is_key =
-                                members((*definition).constraints).iter().any(|c| is_primary_key(c.ptr_value.cast()));
-                        }
-                        // What a new version column holds tells nothing of what was written before.
-                        if is_key || added == VERSION {
-                            change.rows = Rows::Any;
-                        }
+                    At::AT_AddColumn if is_key_or_version(command.def) => {
+                        change = Self { rows: Rows::Any, is_of_type: true };
                     }
+                    At::AT_AddColumn | At::AT_DropColumn => change.is_of_type = true,
                     At::AT_AddConstraint if !is_primary_key(command.def) => {}
                     At::AT_AlterColumnType => {
                         change.is_of_type = true;

@@ -93,6 +93,6 @@ pub fn alter(shared: &Shared, primary: &Cluster<'_>, mut rng: Rng) {
             Err(error) if client.is_closed() => return shared.fail(format!("an alterer lost its session: {error:?}")),
             Err(_) => drop(client.batch_execute("ROLLBACK")),
         }
-        thread::sleep(Duration::from_millis(u64::from(rng.below(120))));
+        thread::sleep(Duration::from_millis(u64::from(rng.below(60))));
     }
 }
