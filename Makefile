@@ -94,10 +94,9 @@ fuzz: $(FUZZ) ## feeds cursors, filters and shapes with random text for MINUTES=
 	    -max_total_time=$$seconds -dict=fuzz/words.dict -max_len=2000 -verbosity=0 -print_funcs=0 -print_final_stats=1; \
 	done
 
-test-todo: build
-	@echo "== examples/todo in Chromium"
-	@command -v chromium >/dev/null || { $(SUDO) apt-get update -q && \
-	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium; }
+test-todo: build ## runs those of examples/todo in Chromium
+	@$(call packages,chromium)
+	@echo "== todo"
 	cd examples/todo && npm ci --no-audit --no-fund
 	$(SERVE) npm test --prefix examples/todo
 

@@ -3,24 +3,25 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import psycopg2
 
 SHAPE = '{"tables": {"issues": {"where": "project_id = $1"}}, "params": [3]}'
-NOTHING = '{"tables": {"syncline.client": {"where": "FALSE"}}}'
 wake, wakes = threading.Condition(), 0
 
-def pull(since, shape):
+def pull(since):
     with psycopg2.connect("") as db, db.cursor() as cursor:
-        cursor.execute("SELECT p->>'cursor', p::text FROM sync_pull(%s, %s) p", (since, shape))
+        cursor.execute("SELECT p->>'cursor', p::text FROM sync_pull(%s, %s) p", (since, SHAPE))
         return cursor.fetchone()
 
 def watch():
     global wakes
-    db, since = psycopg2.connect(""), None
+    db = psycopg2.connect("")
     db.autocommit = True
+    cursor = db.cursor()
     while True:
-        since, _ = pull(since, NOTHING)
+        cursor.execute("SELECT sync_position()")
+        position = cursor.fetchone()
         with wake:
             wakes += 1
             wake.notify_all()
-        db.cursor().execute("CALL sync_wait(%s, NULL)", (since,))
+        cursor.execute("CALL sync_wait(%s, NULL)", position)
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
@@ -30,7 +31,7 @@ class Handler(BaseHTTPRequestHandler):
         since = self.headers.get("Last-Event-ID")
         while True:
             seen = wakes
-            since, delta = pull(since, SHAPE)
+            since, delta = pull(since)
             self.wfile.write(f"id: {since}\ndata: {delta}\n\n".encode())
             with wake:
                 wake.wait_for(lambda: wakes != seen, timeout=15)

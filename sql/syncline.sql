@@ -330,7 +330,10 @@ BEGIN
                 relation, (SELECT conname FROM pg_catalog.pg_constraint WHERE conindid = key AND contype = 'p'));
     END IF;
     IF NOT published AND EXISTS (SELECT FROM pg_catalog.pg_publication_tables p
-                                 WHERE p.schemaname = c.relnamespace::pg_catalog.regnamespace::text AND p.tablename = c.relname)
+                                 WHERE p.tablename = c.relname AND p.schemaname = (SELECT nspname FROM pg_catalog.pg_namespace WHERE oid = c.relnamespace)
+                                 -- A list of columns does not grow by itself.
+                                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication b JOIN pg_catalog.pg_publication_rel r ON r.prpubid = b.oid
+                                                 WHERE b.pubname = p.pubname AND r.prrelid = relation AND r.prattrs IS NOT NULL))
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = relation AND attname = '_sync_version') THEN
         RAISE EXCEPTION 'cannot track "%": it is published', c.relname USING ERRCODE = '55000',
             DETAIL = 'Subscribers without the column _sync_version would stop.',
@@ -484,6 +487,11 @@ COMMENT ON FUNCTION sync_digest(jsonb) IS
 CREATE FUNCTION sync_sees(cursor text, xid xid8) RETURNS boolean LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'syncline_sync_sees';
 COMMENT ON FUNCTION sync_sees(text, xid8) IS 'whether a client that holds this cursor has seen that transaction';
+
+CREATE FUNCTION sync_position() RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'syncline_sync_position';
+COMMENT ON FUNCTION sync_position() IS
+    'the position of this statement''s snapshot: what a cursor made now begins with; for sync_wait over any table, and sync_sees';
 
 CREATE PROCEDURE sync_wait(since text, shape jsonb, timeout interval DEFAULT '20 s', INOUT changed boolean DEFAULT NULL)
     LANGUAGE c AS 'MODULE_PATHNAME', 'syncline_sync_wait';

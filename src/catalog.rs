@@ -10,6 +10,8 @@ use crate::pg::relation::{self, Relation};
 pub struct Tracked {
     /// Its definition.
     pub relation: Relation,
+    /// Whether row security restricts what this role sees of it.
+    pub is_secured: bool,
 }
 
 impl Tracked {
@@ -35,7 +37,7 @@ impl Tracked {
                 continue;
             }
             check(&found, &tree)?;
-            return Ok(Self { relation: found });
+            return Ok(Self { is_secured: relation::row_security(found.oid), relation: found });
         }
         Err(if untracked {
             Error::rule("55000", format!("table \"{}\" is not tracked", name))
@@ -91,11 +93,6 @@ fn check(root: &Relation, tree: &[pg_sys::Oid]) -> Result<()> {
                 )));
             }
         }
-    }
-    if relation::row_security(root.oid) {
-        return Err(Error::rule("0A000", format!("row security restricts table \"{}\" for this role", root.name.1))
-            .with_detail("Row security is not part of shapes in this version.")
-            .with_hint("Pull as a role that row security does not restrict, with the condition in the filter."));
     }
     Ok(())
 }

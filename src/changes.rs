@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use pgrx::pg_sys;
 use syncline_delta::change::Op;
-use syncline_delta::cursor::{Cursor, Reset, Verdict};
+use syncline_delta::cursor::{Cursor, Position, Reset, Verdict};
 use syncline_delta::json;
 use syncline_delta::shape::Shape;
 use syncline_delta::snapshot::Snapshot;
@@ -62,14 +62,10 @@ trait Sink {
 
 /// The delta, and the last look for what is not transactional.
 fn settled(since: Option<&str>, text: &str, sink: &mut dyn Sink) -> Result<()> {
-    if snapshot::has_written() {
-        return Err(Error::rule("25001", "cannot pull in a transaction that has written")
-            .with_detail("Its own changes are visible to no other transaction yet, so no cursor can tell them.")
-            .with_hint("Pull in a transaction of its own, or use sync_preview."));
-    }
+    snapshot::refuse_writer()?;
     let since = since.map(str::parse::<Cursor>).transpose()?;
-    let shape = Shape::parse(text)?;
-    let resolved = Plans::resolve(&shape)?;
+    let mut shape = Shape::parse(text)?;
+    let resolved = Plans::resolve(&mut shape)?;
     settings::pinned(|| {
         let plans = Plans::new(resolved, shape)?;
         let server = server::now()?;
@@ -112,7 +108,7 @@ fn delta(since: Option<&Cursor>, plans: &Plans, server: &Server, sink: &mut dyn 
         Err(reason) => return reset(reason, plans, sink),
     };
     // A log row was written when a column was not logged yet, or of another type.
-    let Some(past) = plans.past(&start)? else { return reset(Reset::Schema, plans, sink) };
+    let Some(past) = plans.past(&start) else { return reset(Reset::Schema, plans, sink) };
     let moved: Vec<Moved> = plans.tables.iter().map(|plan| plan.moved(&past)).collect();
     let mut left: Vec<_> = plans.tables.iter().zip(&moved).map(|(plan, moved)| plan.departures(moved)).collect();
     if left.iter().all(HashSet::is_empty) {
@@ -290,10 +286,10 @@ pub fn would_change(since: Option<&str>, text: Option<&str>) -> Result<bool> {
 
 /// Whether a row, a log row or a barrier of any tracked table is new to the cursor.
 fn anything_new(since: Option<&str>) -> Result<bool> {
-    let Some(cursor) = since.map(str::parse::<Cursor>).transpose()? else { return Ok(true) };
+    let Some(position) = since.map(Position::of).transpose()? else { return Ok(true) };
     settings::pinned(|| {
-        Ok(match cursor.position.judge(&server::now()?, snapshot::switch_point) {
-            Verdict::Accept => server::anything_new(&cursor.position.snapshot),
+        Ok(match position.judge(&server::now()?, snapshot::switch_point) {
+            Verdict::Accept => server::anything_new(&position.snapshot),
             Verdict::Ahead => false,
             Verdict::Reset(_) => true,
         })

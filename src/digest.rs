@@ -2,13 +2,13 @@
 
 use pgrx::pg_sys;
 use syncline_delta::Error;
-use syncline_delta::cursor::{Cursor, Position};
+use syncline_delta::cursor::Position;
 use syncline_delta::digest::Digest;
 
 use crate::error::{Result, unwrap_or_raise};
 use crate::pg::function::{self, Call, entry_point};
-use crate::pg::tuplestore;
-use crate::plan;
+use crate::pg::{snapshot, tuplestore};
+use crate::{plan, server};
 
 entry_point!(
     /// `sync_digest(jsonb)`
@@ -30,7 +30,7 @@ entry_point!(
     |call: &mut Call| {
         let text = call.text(0).unwrap_or_default();
         let xid = call.arg(1).map_or(0, |datum| datum.value() as u64);
-        pg_sys::Datum::from(unwrap_or_raise(position(&text)).snapshot.sees(xid))
+        pg_sys::Datum::from(unwrap_or_raise(Position::of(&text)).snapshot.sees(xid))
     }
 );
 
@@ -38,10 +38,20 @@ entry_point!(
     /// `syncline.snapshot()`
     syncline_snapshot,
     pg_finfo_syncline_snapshot,
-    |_: &mut Call| function::input(pg_sys::PG_SNAPSHOTOID, &crate::pg::snapshot::active().to_string(), -1)
+    |_: &mut Call| function::input(pg_sys::PG_SNAPSHOTOID, &snapshot::active().to_string(), -1)
 );
 
-/// The position of a cursor, or a position alone.
-fn position(text: &str) -> Result<Position> {
-    if text.contains('~') { Ok(text.parse::<Cursor>()?.position) } else { text.parse() }
+entry_point!(
+    /// `sync_position()`
+    syncline_sync_position,
+    pg_finfo_syncline_sync_position,
+    |_: &mut Call| function::text_datum(unwrap_or_raise(now()).as_bytes())
+);
+
+/// The position of this statement's snapshot.
+fn now() -> Result<String> {
+    snapshot::refuse_writer()?;
+    let server = server::now()?;
+    server::release(&server.now, server.standby);
+    Ok(server.now.to_string())
 }

@@ -11,6 +11,7 @@ mod mutant;
 mod past;
 mod pg;
 mod plan;
+mod policy;
 mod preview;
 mod query;
 mod row;
@@ -35,6 +36,7 @@ pub extern "C-unwind" fn _PG_init() {
     query::define_settings();
     mutant::define_settings();
     tombstone::watch_invalidations();
+    pg::rights::watch_analysis();
 }
 
 /// What `cargo pgrx test` asks for by this name.

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::mutant::{self, Mutant};
 use crate::pg::ephemeral::Ephemeral;
 use crate::pg::memory::Scratch;
-use crate::pg::relation::{Relation, quoted};
+use crate::pg::relation::{Attribute, Relation, quoted};
 use crate::pg::spi::{self, Param};
 use crate::pg::{image, settings, types};
 use crate::row::Object;
@@ -26,6 +26,25 @@ pub struct Use<'a> {
     pub columns: BTreeSet<i16>,
 }
 
+/// How two rows of a relation are told to have one key.
+pub struct Key(Vec<(String, String)>);
+
+impl Key {
+    /// Each column with its type's `=`; some types have none that may be used.
+    pub fn of(relation: &Relation) -> Result<Self> {
+        let column = |column: &Attribute| {
+            let equal = types::operator(types::base(column.storage.typid), Comparison::Eq)?;
+            Ok((quoted(&column.name), equal))
+        };
+        Ok(Self(relation.key_columns().map(column).collect::<Result<_>>()?))
+    }
+
+    fn same(&self, one: &str, other: &str) -> String {
+        let same = |(column, equal): &(String, String)| format!("{one}.{column} {equal} {other}.{column}");
+        self.0.iter().map(same).collect::<Vec<_>>().join(" AND ")
+    }
+}
+
 /// The touched rows of all relations that a shape reads.
 pub struct Past {
     histories: Vec<History>,
@@ -34,8 +53,6 @@ pub struct Past {
 /// The touched rows of one relation.
 struct History {
     relation: pg_sys::Oid,
-    /// Each column of the key with its type's `=`.
-    key: Vec<(String, String)>,
     /// The keys that have a log row.
     touched: Ephemeral,
     /// Of those that were there at the cursor, the columns that are read, as they were.
@@ -53,16 +70,9 @@ struct LogRow {
 impl Past {
     /// Reads the log from `seen` on. Nothing if a log row does not tell what the shape must know: it was written
     /// before one of the columns was logged, or when it had another type.
-    pub fn read(uses: &[Use<'_>], seen: &Snapshot) -> Result<Option<Self>> {
-        let mut histories = Vec::new();
-        for used in uses {
-            match History::read(used, seen)? {
-                Some(history) if history.touched.is_empty() => {}
-                Some(history) => histories.push(history),
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(Self { histories }))
+    pub fn read(uses: &[Use<'_>], seen: &Snapshot) -> Option<Self> {
+        let histories = uses.iter().map(|used| History::read(used, seen)).collect::<Option<Vec<_>>>()?;
+        Some(Self { histories: histories.into_iter().filter(|history| !history.touched.is_empty()).collect() })
     }
 
     fn of(&self, relation: &Relation) -> Option<&History> {
@@ -75,9 +85,9 @@ impl Past {
     }
 
     /// ` AND …`: the row of this alias was not touched. Nothing to ask where no row was.
-    pub fn untouched(&self, relation: &Relation, alias: &str) -> String {
+    pub fn untouched(&self, relation: &Relation, key: &Key, alias: &str) -> String {
         self.of(relation).map_or(String::new(), |history| {
-            let (touched, same) = (name("touched", history.relation), history.same_key("k", alias));
+            let (touched, same) = (name("touched", history.relation), key.same("k", alias));
             format!(" AND NOT EXISTS (SELECT 1 FROM {touched} AS k WHERE {same})")
         })
     }
@@ -88,23 +98,22 @@ impl Past {
     }
 
     /// Queries of a column's values in touched rows: now and at the cursor.
-    pub fn touched_values(&self, relation: &Relation, column: &str) -> Vec<String> {
+    pub fn touched_values(&self, relation: &Relation, key: &Key, column: &str) -> Vec<String> {
         let Some(history) = self.of(relation) else { return Vec::new() };
-        let (touched, table, same) =
-            (name("touched", history.relation), relation.full_name(), history.same_key("k", "l"));
+        let (touched, table, same) = (name("touched", history.relation), relation.full_name(), key.same("k", "l"));
         let mut queries = vec![format!("SELECT l.{column} FROM {touched} AS k JOIN {table} AS l ON {same}")];
         queries.extend(self.old(relation).map(|old| format!("SELECT l.{column} FROM {old} AS l")));
         queries
     }
 
-    /// Runs a query that may read the old and touched rows.
-    pub fn query(&self, sql: &str, params: &[Param], each: &mut dyn FnMut(&spi::Row<'_>) -> bool) {
-        spi::query_over(&self.relations(), sql, params, each);
+    /// Runs a query that may read the old and touched rows; `is_ours` as in [`spi::Query`].
+    pub fn query(&self, sql: &str, params: &[Param], is_ours: bool, each: &mut dyn FnMut(&spi::Row<'_>) -> bool) {
+        spi::Query { sql, params, relations: &self.relations(), is_ours }.run(each);
     }
 
     /// The one array that such a query gives.
-    pub fn array(&self, sql: &str, params: &[Param]) -> Option<pg_sys::Datum> {
-        spi::varlena_over(&self.relations(), sql, params)
+    pub fn array(&self, sql: &str, params: &[Param], is_ours: bool) -> Option<pg_sys::Datum> {
+        spi::Query { sql, params, relations: &self.relations(), is_ours }.varlena()
     }
 
     fn relations(&self) -> Vec<&Ephemeral> {
@@ -122,19 +131,14 @@ fn plain_name(what: &str, relation: pg_sys::Oid) -> String {
 }
 
 impl History {
-    fn read(used: &Use<'_>, seen: &Snapshot) -> Result<Option<Self>> {
+    fn read(used: &Use<'_>, seen: &Snapshot) -> Option<Self> {
         let relation = used.relation;
-        let key = relation.key_columns().map(|column| {
-            let equal = types::operator(types::base(column.storage.typid), Comparison::Eq)?;
-            Ok((quoted(&column.name), equal))
-        });
         let mut history = Self {
             relation: relation.oid,
-            key: key.collect::<Result<_>>()?,
             touched: Ephemeral::new(&plain_name("touched", relation.oid), relation.oid),
             old: Ephemeral::new(&plain_name("old", relation.oid), relation.oid),
         };
-        let Some(rows) = first_rows(used, seen) else { return Ok(None) };
+        let rows = first_rows(used, seen)?;
         let mut memory = Scratch::new();
         for row in rows {
             memory.run(|| {
@@ -146,13 +150,7 @@ impl History {
                 }
             });
         }
-        Ok(Some(history))
-    }
-
-    /// The condition that two rows have one key.
-    fn same_key(&self, one: &str, other: &str) -> String {
-        let same = |(column, equal): &(String, String)| format!("{one}.{column} {equal} {other}.{column}");
-        self.key.iter().map(same).collect::<Vec<_>>().join(" AND ")
+        Some(history)
     }
 }
 

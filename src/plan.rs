@@ -17,6 +17,7 @@ use crate::past::{Past, Use};
 use crate::pg::relation::{self, Attribute, Relation, quoted};
 use crate::pg::tuplestore::Tuplestore;
 use crate::pg::{settings, snapshot, spi};
+use crate::policy;
 use crate::query::{self, Bound, Moved, Session, View};
 use crate::row::Object;
 use crate::server::{self, Reads};
@@ -91,13 +92,17 @@ impl Plans {
     }
 
     /// Finds and locks the shape's tables, under the session's search path.
-    pub fn resolve(shape: &Shape) -> Result<Vec<Resolved>> {
-        let resolve = |table: &Table| {
+    ///
+    /// What row security allows becomes part of the filters, those of sub-selects too.
+    pub fn resolve(shape: &mut Shape) -> Result<Vec<Resolved>> {
+        let resolve = |table: &mut Table| {
+            let tracked = Tracked::resolve(table.schema.as_deref(), &table.name)?;
             let mut levels = Vec::new();
-            resolve_levels(table.filter.as_ref(), &mut levels)?;
-            Ok(Resolved { table: Tracked::resolve(table.schema.as_deref(), &table.name)?, levels })
+            restrict(&mut table.filter, &tracked)?;
+            resolve_levels(table.filter.as_mut(), &mut levels, 1)?;
+            Ok(Resolved { table: tracked, levels })
         };
-        shape.tables.iter().map(resolve).collect()
+        shape.tables.iter_mut().map(resolve).collect()
     }
 
     /// What the shape reads, table by table.
@@ -114,7 +119,7 @@ impl Plans {
     }
 
     /// What the log tells of its relations from `seen` on; nothing if it does not tell enough.
-    pub fn past(&self, seen: &Snapshot) -> Result<Option<Past>> {
+    pub fn past(&self, seen: &Snapshot) -> Option<Past> {
         let mut uses: Vec<Use<'_>> = Vec::new();
         for plan in &self.tables {
             add_use(&mut uses, &plan.tracked.relation, plan.logged.iter().copied());
@@ -134,11 +139,33 @@ fn add_use<'a>(uses: &mut Vec<Use<'a>>, relation: &'a Relation, columns: impl It
     }
 }
 
-fn resolve_levels(filter: Option<&Filter>, levels: &mut Vec<Tracked>) -> Result<()> {
-    for select in filter.map(Filter::selects).unwrap_or_default() {
-        levels.push(Tracked::resolve(select.schema.as_deref(), &select.table)?);
-        resolve_levels(select.filter.as_ref(), levels)?;
+/// The most levels of one table's filter, and how deep they may stand in each other, policies' included.
+const MAX_LEVELS: usize = 32;
+const MAX_DEPTH: usize = 8;
+
+fn resolve_levels(filter: Option<&mut Filter>, levels: &mut Vec<Tracked>, depth: usize) -> Result<()> {
+    for select in filter.map(Filter::selects_mut).unwrap_or_default() {
+        if levels.len() == MAX_LEVELS || depth > MAX_DEPTH {
+            return Err(Error::Limit {
+                what: "number or depth of sub-selects, with those of policies,",
+                limit: MAX_LEVELS,
+            });
+        }
+        let tracked = Tracked::resolve(select.schema.as_deref(), &select.table)?;
+        restrict(&mut select.filter, &tracked)?;
+        levels.push(tracked);
+        resolve_levels(select.filter.as_mut(), levels, depth + 1)?;
     }
+    Ok(())
+}
+
+/// Adds what row security lets this role see.
+fn restrict(filter: &mut Option<Filter>, tracked: &Tracked) -> Result<()> {
+    let Some(policy) = settings::pinned(|| policy::effective(tracked))? else { return Ok(()) };
+    *filter = Some(match filter.take() {
+        Some(asked) => Filter::And(vec![asked, policy]),
+        None => policy,
+    });
     Ok(())
 }
 
@@ -203,8 +230,15 @@ impl Plan {
                 )
             }
         };
-        let mut run = || spi::query(&sql, &params, &mut self.pass(each));
+        let query = spi::Query { sql: &sql, params: &params, relations: &[], is_ours: self.is_secured() };
+        let mut run = || query.run(&mut self.pass(each));
         if mutant::is(Mutant::SecondSnapshot) { snapshot::with_latest(run) } else { run() }
+    }
+
+    /// Whether row security is part of the condition. Then it is ours to apply: a row that the role must not see any
+    /// more is read to tell that it leaves.
+    fn is_secured(&self) -> bool {
+        self.tracked.is_secured || self.bound.node.levels().iter().any(|level| level.tracked.is_secured)
     }
 
     fn select(&self, condition: &str) -> String {
@@ -226,7 +260,7 @@ impl Plan {
 
     /// What has moved at the levels of the filter.
     pub fn moved<'a>(&self, past: &'a Past) -> Moved<'a> {
-        self.bound.moved(past)
+        self.bound.moved(past, self.is_secured())
     }
 
     /// Rows that nobody wrote, and that are in the shape now for what moved at a level: some of them were before.
@@ -244,7 +278,7 @@ impl Plan {
             "{touched} AND {now} AND {certain} IS NOT TRUE \
              AND t._sync_version < ${xmax} AND NOT (t._sync_version = ANY (${xip}))"
         );
-        moved.past.query(&self.select(&condition), &params, &mut self.pass(each));
+        moved.past.query(&self.select(&condition), &params, self.is_secured(), &mut self.pass(each));
     }
 
     /// The keys of rows that were in the shape at the cursor and are perhaps, if they were written, or surely no
@@ -258,13 +292,14 @@ impl Plan {
         if let Some(touched) = node.touched_by("t", moved)
             && !mutant::is(Mutant::NoLeave)
         {
-            let (untouched, now) = (moved.past.untouched(relation, "t"), node.sql("t", View::Now));
+            let untouched = self.bound.key.as_ref().map(|key| moved.past.untouched(relation, key, "t"));
+            let (untouched, now) = (untouched.unwrap_or_default(), node.sql("t", View::Now));
             let from = select(&relation.full_name());
             queries.push(format!("{from}{touched}{untouched} AND {was} AND {now} IS NOT TRUE"));
         }
         let mut keys = HashSet::new();
         for sql in queries {
-            moved.past.query(&sql, &moved.params, &mut |row| {
+            moved.past.query(&sql, &moved.params, self.is_secured(), &mut |row| {
                 let mut key = Vec::new();
                 self.key_only.write(&mut key, |column| row.get(column));
                 keys.insert(key);
@@ -305,8 +340,8 @@ pub type EachRow<'a> = &'a mut dyn FnMut(&str, &[u8], &[u8]);
 /// All rows of a shape in the active snapshot, own changes included; nothing is checked of what
 /// other transactions do meanwhile.
 pub fn scan(text: &str, each: EachRow<'_>) -> Result<()> {
-    let shape = Shape::parse(text)?;
-    let resolved = Plans::resolve(&shape)?;
+    let mut shape = Shape::parse(text)?;
+    let resolved = Plans::resolve(&mut shape)?;
     settings::pinned(|| {
         for plan in Plans::new(resolved, shape)?.tables {
             plan.rows(None, &mut |key, value| {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 use syncline_delta::Error;
-use syncline_delta::cursor::Cursor;
+use syncline_delta::cursor::{Cursor, Position};
 use syncline_delta::shape::Shape;
 
 use crate::changes;
@@ -30,7 +30,11 @@ fn wait(call: &Call) -> Result<bool> {
     // NULL: any tracked table.
     let shape = call.jsonb(1);
     let timeout = call.arg(2).map_or(Duration::ZERO, transaction::interval);
-    since.as_deref().map(str::parse::<Cursor>).transpose()?;
+    match (&since, &shape) {
+        (Some(since), Some(_)) => drop(since.parse::<Cursor>()?),
+        (Some(since), None) => drop(Position::of(since)?),
+        (None, _) => {}
+    }
     shape.as_deref().map(Shape::parse).transpose()?;
     if transaction::is_atomic(call) {
         return Err(Error::rule("25001", "cannot wait inside a transaction block").with_hint(

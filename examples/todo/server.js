@@ -1,4 +1,4 @@
-// The server: one route to read, one to write, one to be woken, and the page. ARCHITECTURE: README.md.
+// The server: one route to read, one to write, one to be woken, and the page. README.md tells how they go together.
 
 import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
@@ -7,10 +7,12 @@ import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { loginPage, todoPage } from "./page/view.js";
-import { Refusal, write } from "./writes.js";
+import { write } from "./writes.js";
 
 const pool = new pg.Pool();
-pool.on("error", () => {}); // An idle connection broke; the next query opens another one.
+// A connection that breaks while nobody waits for an answer: whoever uses it next is told, and the pool opens another.
+pool.on("error", () => {});
+pool.on("connect", (db) => db.on("error", () => {}));
 
 // All shapes in one statement, so in one snapshot. A list that is no longer one of the user's is not answered.
 const PULL = `
@@ -34,6 +36,7 @@ const routes = {
     const documents = await one(FIRST, [who]);
     return { html: todoPage({ who, url, rows: rowsOf(documents), documents }) };
   },
+  "GET /shell": async ({ who, url }) => ({ html: todoPage({ who, url }) }),
   // Everybody may be anybody: this is a demo. A real app has its users prove who they are.
   async "POST /login"({ form }) {
     const name = (await form()).name?.trim().slice(0, 40);
@@ -46,20 +49,17 @@ const routes = {
     return { json: await one(PULL, [who, url.searchParams.get("client"), await body(), url.searchParams.has("digest")]) ?? "{}" };
   },
   async "POST /mutate"({ who, body }) {
-    return { json: JSON.stringify(await write(pool, who, JSON.parse(await body()))) };
+    const answer = await write(pool, who, JSON.parse(await body()));
+    return { status: answer.reason ? 422 : 200, json: JSON.stringify(answer) };
   },
   // Without JavaScript: the answer shows what the transaction that writes it sees.
   async "POST /form"({ who, url, form }) {
     const args = { id: randomUUID(), made: new Date().toISOString(), ...(await form()) };
-    let rows, notice;
+    let rows;
     const read = async (db) => (rows = (await db.query(PREVIEW, [who])).rows);
-    try {
-      await write(pool, who, { name: url.searchParams.get("write"), args }, read);
-    } catch (error) {
-      if (!(error instanceof Refusal)) throw error;
-      [notice] = [error.reason, await read(pool)];
-    }
-    return { html: todoPage({ who, url, rows, notice, draft: notice ? args.title ?? args.name : "" }) };
+    const { reason } = await write(pool, who, { name: url.searchParams.get("write"), args }, read);
+    if (reason) await read(pool);
+    return { html: todoPage({ who, url, rows, notice: reason, draft: reason ? args.title ?? args.name : "" }) };
   },
   async "GET /events"({ response }) {
     response.writeHead(200, { "Content-Type": "text/event-stream", "Cache-Control": "no-store" });
@@ -76,10 +76,9 @@ async function wake() {
   try {
     await db.connect();
     for (let changed = true; ; ) {
-      const nothing = '{"tables": {"member": {"where": "name IS NULL"}}}';
-      const { cursor } = (await db.query("SELECT sync_pull(NULL, $1)->>'cursor' AS cursor", [nothing])).rows[0];
-      for (const browser of browsers) browser.write(changed ? "data:\n\n" : ": still here\n\n");
-      changed = (await db.query("CALL sync_wait($1, NULL, '20 s')", [cursor])).rows[0].changed;
+      const { position } = (await db.query("SELECT sync_position() AS position")).rows[0];
+      for (const browser of browsers) browser.write(changed ? "data: news\n\n" : ": still here\n\n");
+      changed = (await db.query("CALL sync_wait($1, NULL, '20 s')", [position])).rows[0].changed;
     }
   } catch (error) {
     console.error(`waiting for changes: ${error.message}`);
@@ -97,8 +96,8 @@ async function answer(request, response) {
   const [, folder, file] = url.pathname.split("/");
   if (request.method === "GET" && Object.hasOwn(FOLDERS, folder) && file) {
     const bytes = await readFile(new URL(basename(file), FOLDERS[folder])).catch(() => null);
-    response.writeHead(bytes ? 200 : 404, { "Content-Type": TYPES[file.split(".").at(-1)] ?? "text/plain", "Cache-Control": "no-cache" });
-    return response.end(bytes);
+    const type = TYPES[file.split(".").at(-1)] ?? "text/plain";
+    return response.writeHead(bytes ? 200 : 404, { "Content-Type": type, "Cache-Control": "no-cache", "Service-Worker-Allowed": "/" }).end(bytes);
   }
   const route = `${request.method} ${url.pathname}`;
   const who = decodeURIComponent(/(?:^|; )who=([^;]+)/.exec(request.headers.cookie)?.[1] ?? "") || null;
@@ -108,21 +107,20 @@ async function answer(request, response) {
   if (page !== who || (!who && !["/", "/login"].includes(url.pathname))) return response.writeHead(401).end('{"message": "please log in"}');
   const body = async () => Buffer.concat(await request.toArray()).toString();
   const form = async () => Object.fromEntries(new URLSearchParams(await body()));
-  const { html, json, to, cookie } = (await routes[route]({ who, url, body, form, response })) ?? {};
+  const { html, json, status = 200, to, cookie } = (await routes[route]({ who, url, body, form, response })) ?? {};
   if (cookie !== undefined) response.setHeader("Set-Cookie", `who=${cookie}; Path=/; HttpOnly; SameSite=Strict`);
   if (to) response.writeHead(303, { Location: to }).end();
   else if (html ?? json) {
     const type = html ? "text/html; charset=utf-8" : "application/json";
-    response.writeHead(200, { "Content-Type": type, "Cache-Control": "no-store" }).end(html ?? json);
+    response.writeHead(status, { "Content-Type": type, "Cache-Control": "no-store" }).end(html ?? json);
   }
 }
 
 const server = http.createServer((request, response) => {
   answer(request, response).catch((error) => {
-    const refused = error instanceof Refusal;
-    if (!refused) console.error(`${request.method} ${request.url}: ${error.message}`);
-    if (!response.headersSent) response.writeHead(refused ? 422 : 503, { "Content-Type": "application/json" });
-    response.end(JSON.stringify(refused ? { reason: error.reason } : { message: "try again", sqlstate: error.code }));
+    console.error(`${request.method} ${request.url}: ${error.message}`);
+    if (!response.headersSent) response.writeHead(503, { "Content-Type": "application/json" });
+    response.end(JSON.stringify({ message: "try again", sqlstate: error.code }));
   });
 });
 

@@ -1,7 +1,7 @@
 // What can be written, by whom, and what to say if it cannot.
 
 /** The database said no for good; `reason` is for people. */
-export class Refusal extends Error {
+class Refusal extends Error {
   constructor(reason) {
     super(reason);
     this.reason = reason;
@@ -36,27 +36,34 @@ const REASONS = {
  * @param {string} who
  * @param {{ client?: string, id?: number, name: string, args: any }} mutation without a client it is not recorded
  * @param {(db: import("pg").PoolClient) => Promise<any>} [read] what to read before the end, own changes included
+ * @returns {Promise<{ xid: string } | { reason: string }>}
  */
-export async function write(pool, who, { client, id, name, args }, read) {
+export async function write(pool, who, mutation, read) {
+  try {
+    return await inTransaction(pool, async (db) => {
+      if (await record(db, mutation)) await apply(db, who, mutation);
+      await read?.(db);
+      return recorded(db, mutation);
+    });
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    const { reason } = error;
+    if (!mutation.client) return { reason };
+    return inTransaction(pool, async (db) => {
+      await record(db, mutation, reason);
+      return recorded(db, mutation);
+    });
+  }
+}
+
+async function inTransaction(pool, run) {
   const db = await pool.connect();
   let broken;
   try {
     await db.query("BEGIN");
-    if (!client || (await db.query("SELECT sync_mutation($1, $2) AS fresh", [client, id])).rows[0].fresh) {
-      const reason = await attempt(db, who, name, args);
-      if (reason && client) {
-        await db.query("ROLLBACK");
-        await db.query("SELECT sync_mutation($1, $2, $3)", [client, id, reason]);
-      }
-      if (reason) throw new Refusal(reason);
-    } else {
-      const { rows } = await db.query("SELECT rejected_reason AS reason FROM syncline.client WHERE client = $1 AND rejected_id = $2", [client, id]);
-      if (rows.length > 0) throw new Refusal(rows[0].reason);
-    }
-    await read?.(db);
-    const { xid } = (await db.query("SELECT pg_current_xact_id()::text AS xid")).rows[0];
+    const result = await run(db);
     await db.query("COMMIT");
-    return { xid };
+    return result;
   } catch (error) {
     await db.query("ROLLBACK").catch((lost) => (broken = lost));
     throw error;
@@ -65,17 +72,24 @@ export async function write(pool, who, { client, id, name, args }, read) {
   }
 }
 
-/** @returns {Promise<string | undefined>} the reason if it is refused */
-async function attempt(db, who, name, args) {
-  if (!Object.hasOwn(WRITES, name)) return "This version of the page is too old: please reload it.";
-  try {
-    const { rowCount, command } = await db.query(WRITES[name], [who, JSON.stringify(args)]);
-    // What is to be deleted and is not there is fine.
-    if (rowCount === 0 && command !== "DELETE") return "It is no longer there, or no longer shared with you.";
-  } catch (error) {
-    if (Object.hasOwn(REASONS, error.constraint ?? "")) return REASONS[error.constraint](args);
+/** @returns {Promise<boolean>} false if it was applied or refused before */
+async function record(db, { client, id }, reason = null) {
+  return !client || (await db.query("SELECT sync_mutation($1, $2, $3) AS fresh", [client, id, reason])).rows[0].fresh;
+}
+
+/** The answer is what is recorded: of one mutation sent twice at a time, the other one may have decided. */
+async function recorded(db, { client, id }) {
+  const refused = await db.query("SELECT rejected_reason AS reason FROM syncline.client WHERE client = $1 AND rejected_id = $2", [client, id]);
+  return refused.rows[0] ?? (await db.query("SELECT pg_current_xact_id()::text AS xid")).rows[0];
+}
+
+async function apply(db, who, { name, args }) {
+  if (!Object.hasOwn(WRITES, name)) throw new Refusal("This version of the page is too old: please reload it.");
+  const { rowCount, command } = await db.query(WRITES[name], [who, JSON.stringify(args)]).catch((error) => {
+    if (Object.hasOwn(REASONS, error.constraint ?? "")) throw new Refusal(REASONS[error.constraint](args));
     // Class 22 and 23: the data is not valid, however often it is sent.
-    if (/^2[23]/.test(error.code)) return "That cannot be saved.";
-    throw error;
-  }
+    throw /^2[23]/.test(error.code) ? new Refusal("That cannot be saved.") : error;
+  });
+  // What is to be deleted and is not there is fine.
+  if (rowCount === 0 && command !== "DELETE") throw new Refusal("It is no longer there, or no longer shared with you.");
 }

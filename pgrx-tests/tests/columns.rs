@@ -286,11 +286,9 @@ fn subscriber_needs_the_column_or_a_publication_without_it() {
         to.batch_execute(&format!("CREATE SUBSCRIPTION {name} CONNECTION '{connection}' PUBLICATION {name}")).unwrap();
     }
     wait_for(&mut to, "SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel");
-    for table in ["issues", "listed"] {
-        let error = from.batch_execute(&format!("SELECT sync_track('{table}')")).unwrap_err();
-        assert_eq!(state(&error), "55000", "{table}");
-        from.batch_execute(&format!("SELECT sync_track('{table}', published => true)")).unwrap();
-    }
+    let error = from.batch_execute("SELECT sync_track('issues')").unwrap_err();
+    assert_eq!(state(&error), "55000");
+    from.batch_execute("SELECT sync_track('issues', published => true); SELECT sync_track('listed')").unwrap();
     from.batch_execute("INSERT INTO listed VALUES (9, 'x'); INSERT INTO issues VALUES (9, 3, 'x')").unwrap();
     wait_for(&mut to, "SELECT count(*) = 1 FROM listed");
     let stopped = "is missing replicated column: \"_sync_version\"";

@@ -652,11 +652,17 @@ fn names_decide_only_where_a_table_is_found() {
         stage.run(command);
         assert_eq!(told(follower.try_pull(&mut stage.client)), expected, "{command}");
     }
-    // Row security and missing rights refuse a role meanwhile, and reset nobody.
+    // What row security shows a role is part of its shape; missing rights refuse it, and reset nobody.
     stage.run("CREATE ROLE reader; GRANT USAGE ON SCHEMA a TO reader; SET ROLE reader");
     for (command, expected) in [
-        ("RESET ROLE; GRANT SELECT ON t TO reader; SET ROLE reader", "0A000"),
-        ("RESET ROLE; ALTER TABLE t DISABLE ROW LEVEL SECURITY; SET ROLE reader", "delta"),
+        ("SELECT 1", "42501"),
+        ("RESET ROLE; GRANT SELECT ON t TO reader; SET ROLE reader", "reset"),
+        ("RESET ROLE; CREATE POLICY mine ON t USING (f = 1 AND id > 10); SET ROLE reader", "reset"),
+        ("RESET ROLE; UPDATE t SET f = 2 WHERE id = 13; SET ROLE reader", "delta"),
+        ("RESET ROLE; ALTER POLICY mine ON t USING (f = 1); SET ROLE reader", "reset"),
+        ("RESET ROLE; CREATE POLICY another ON t FOR UPDATE USING (f = 1); SET ROLE reader", "delta"),
+        ("RESET ROLE; ALTER TABLE t DISABLE ROW LEVEL SECURITY; SET ROLE reader", "reset"),
+        ("RESET ROLE; DROP POLICY mine ON t; SET ROLE reader", "delta"),
         (
             "RESET ROLE; REVOKE SELECT ON t FROM reader; GRANT SELECT (id, f, _sync_version) ON t TO reader; SET ROLE reader",
             "delta",

@@ -5,13 +5,18 @@ use std::time::Duration;
 use syncline_tests::histories::HISTORIES;
 use syncline_tests::{Install, oracle};
 
-const MUTANTS: [&str; 6] = [
+const MUTANTS: [&str; 11] = [
     "no_xip",
     "horizon_ignored",
     "second_snapshot",
     "no_filter_tombstone",
     "no_delete_tombstone",
     "standby_current_snapshot",
+    "no_enter",
+    "no_leave",
+    "no_insert_log",
+    "first_by_xid",
+    "no_key_enter",
 ];
 
 /// How long a fault may hide.

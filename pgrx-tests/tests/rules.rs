@@ -326,7 +326,7 @@ fn wait_for_any_table_sees_every_kind_of_change_and_only_that() {
     for change in
         ["INSERT INTO t VALUES (9, 1)", "UPDATE t SET n = 2 WHERE id = 1", "DELETE FROM t WHERE id = 3", "TRUNCATE t"]
     {
-        let (_, cursor) = pull(&mut client, None).unwrap();
+        let cursor: String = client.query_one("SELECT sync_position()", &[]).unwrap().get(0);
         client.batch_execute("CREATE TABLE IF NOT EXISTS other (id int); INSERT INTO other VALUES (1)").unwrap();
         assert!(!changed(&mut client, &cursor), "before {change}");
         client.batch_execute(change).unwrap();
@@ -391,4 +391,18 @@ fn role_without_select_on_a_column_is_told_so() {
     assert_eq!(state(&pull(&mut reader, None).unwrap_err()), "42501");
     client.batch_execute("GRANT SELECT (n) ON t TO reader").unwrap();
     assert_eq!(pull(&mut reader, None).unwrap().0, ["reset start", "upsert 1", "upsert 3", "upsert 5"]);
+}
+
+#[test]
+fn published_table_is_refused_in_a_schema_whose_name_needs_quotes_too() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    client
+        .batch_execute(
+            "CREATE EXTENSION syncline; CREATE SCHEMA \"My App\"; CREATE TABLE \"My App\".t (id int PRIMARY KEY); \
+             CREATE PUBLICATION p FOR ALL TABLES",
+        )
+        .unwrap();
+    assert_eq!(state(&client.batch_execute("SELECT sync_track('\"My App\".t')").unwrap_err()), "55000");
 }

@@ -5,6 +5,7 @@ pub mod function;
 pub mod image;
 pub mod memory;
 pub mod relation;
+pub mod rights;
 pub mod settings;
 pub mod snapshot;
 pub mod spi;

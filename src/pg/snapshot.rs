@@ -1,9 +1,11 @@
 //! The snapshot of this statement, natively and whole.
 
 use pgrx::pg_sys;
+use syncline_delta::Error;
 use syncline_delta::cursor::Position;
 use syncline_delta::snapshot::{Snapshot, Xid};
 
+use crate::error::Result;
 use crate::mutant::{self, Mutant};
 
 /// Ids in a snapshot have 32 bits; they lie less than 2^31 before the next one.
@@ -38,10 +40,15 @@ pub fn active() -> Snapshot {
     }
 }
 
-/// Whether this transaction has written, and so sees what no other snapshot can contain.
-pub fn has_written() -> bool {
+/// Refuses a cursor to a transaction that has written, and so sees what no other snapshot can contain.
+pub fn refuse_writer() -> Result<()> {
     // SAFETY: reads this backend's transaction state.
-    unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId }
+    if unsafe { pg_sys::GetTopTransactionIdIfAny() } == pg_sys::InvalidTransactionId {
+        return Ok(());
+    }
+    Err(Error::rule("25001", "cannot pull in a transaction that has written")
+        .with_detail("Its own changes are visible to no other transaction yet, so no cursor can tell them.")
+        .with_hint("Pull in a transaction of its own, or use sync_preview."))
 }
 
 /// The top-level transaction id; assigns one if there is none.

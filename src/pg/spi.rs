@@ -10,6 +10,7 @@ use std::ffi::CString;
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
 
 use super::ephemeral::Ephemeral;
+use super::rights;
 
 /// A bound value.
 #[derive(Clone, Copy)]
@@ -102,8 +103,11 @@ unsafe extern "C-unwind" fn shutdown(_dest: *mut pg_sys::DestReceiver) {}
 /// The most plans that a backend keeps. Filters are bound by parameters, so that the texts are few.
 const MAX_PLANS: usize = 256;
 
+/// Text, types of the parameters, and whether tables are read as their owners read them.
+type PlanKey = (String, Vec<pg_sys::Oid>, bool);
+
 thread_local! {
-    static PLANS: RefCell<HashMap<(String, Vec<pg_sys::Oid>), pg_sys::SPIPlanPtr>> = RefCell::default();
+    static PLANS: RefCell<HashMap<PlanKey, pg_sys::SPIPlanPtr>> = RefCell::default();
     /// Queries under way: a value's output may call a function that pulls.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
@@ -124,107 +128,124 @@ impl Drop for Running {
     }
 }
 
-/// The analysed query, kept for the life of the backend; Postgres itself analyses it again after changes of
-/// definitions. The plan is made anew for the values of each call: whether an index serves depends on them.
-///
-/// # Safety
-///
-/// SPI is connected.
-unsafe fn plan(sql: &str, types: Vec<pg_sys::Oid>) -> pg_sys::SPIPlanPtr {
-    let key = (sql.to_owned(), types);
-    if let Some(plan) = PLANS.with_borrow(|plans| plans.get(&key).copied()) {
-        return plan;
-    }
-    let text = CString::new(sql).unwrap_or_default();
-    let count = i32::try_from(key.1.len()).unwrap_or(i32::MAX);
-    // SAFETY: the caller's promise; text and types live until the call returns; only kept plans are freed.
-    unsafe {
-        let options = pg_sys::CURSOR_OPT_CUSTOM_PLAN as i32;
-        let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), count, key.1.as_ptr().cast_mut(), options);
-        assert!(!plan.is_null(), "a generated query is one that SPI can prepare");
-        let is_full = PLANS.with_borrow(|plans| plans.len() >= MAX_PLANS);
-        if is_full && DEPTH.get() > 1 {
-            // One of the kept plans is running: this one lives until SPI_finish instead.
-            return plan;
-        }
-        assert_eq!(pg_sys::SPI_keepplan(plan), 0, "a new plan can be kept");
-        let full = PLANS.with_borrow_mut(|plans| {
-            let full = if is_full { std::mem::take(plans) } else { HashMap::new() };
-            plans.insert(key, plan);
-            full
-        });
-        for old in full.into_values() {
-            pg_sys::SPI_freeplan(old);
-        }
-        plan
-    }
-}
-
 /// Runs one SELECT read-only under the active snapshot and passes its rows to `each`, until that
 /// returns false. What `each` allocates from Postgres is freed after each row.
 pub fn query(sql: &str, params: &[Param], each: &mut dyn FnMut(&Row<'_>) -> bool) {
-    query_over(&[], sql, params, each);
+    Query { sql, params, relations: &[], is_ours: false }.run(each);
 }
 
-/// The one value of a query that gives one row with one varlena, copied into the current memory context.
-pub fn varlena_over(relations: &[&Ephemeral], sql: &str, params: &[Param]) -> Option<pg_sys::Datum> {
-    let context = PgMemoryContexts::CurrentMemoryContext.value();
-    let mut value = None;
-    query_over(relations, sql, params, &mut |row| {
-        value = row.get(0).map(|datum| {
+/// A SELECT and all that it runs with.
+pub struct Query<'a> {
+    /// Its text.
+    pub sql: &'a str,
+    /// Its parameters.
+    pub params: &'a [Param],
+    /// Relations of this call that it reads.
+    pub relations: &'a [&'a Ephemeral],
+    /// Whether privileges and row security were checked by us and are part of the conditions: tables are then
+    /// read as their owner reads them, while functions still run with the caller's rights ([`rights`]).
+    pub is_ours: bool,
+}
+
+impl Query<'_> {
+    /// The one varlena that a query of one row and one column gives, in the current memory context.
+    pub fn varlena(&self) -> Option<pg_sys::Datum> {
+        let context = PgMemoryContexts::CurrentMemoryContext.value();
+        let mut value = None;
+        self.run(&mut |row| {
             // SAFETY: the datum is a live varlena; the caller's context outlives the query.
-            unsafe {
+            value = row.get(0).map(|datum| unsafe {
                 PgMemoryContexts::For(context).switch_to(|_| pg_sys::pg_detoast_datum_copy(datum.cast_mut_ptr()).into())
-            }
+            });
+            false
         });
-        false
-    });
-    value
-}
+        value
+    }
 
-/// The same as [`query`], for a SELECT that reads relations of this call too.
-pub fn query_over(relations: &[&Ephemeral], sql: &str, params: &[Param], each: &mut dyn FnMut(&Row<'_>) -> bool) {
-    let _running = Running::new();
-    let types: Vec<pg_sys::Oid> = params.iter().map(|param| param.typid).collect();
-    let mut receiver = Receiver {
-        base: pg_sys::DestReceiver {
-            receiveSlot: Some(receive),
-            rStartup: Some(startup),
-            rShutdown: Some(shutdown),
-            rDestroy: Some(shutdown),
-            mydest: pg_sys::CommandDest::DestNone,
-        },
-        each,
-        memory: PgMemoryContexts::new("syncline row"),
-    };
-    // SAFETY: SPI is connected and finished in pairs (an error unwinds it with the transaction); all
-    // pointers passed live until SPI_finish; the parameter list has room for `params.len()` members.
-    unsafe {
-        pg_sys::SPI_connect();
-        for relation in relations {
-            relation.register();
-        }
-        let plan = plan(sql, types);
-        let count = i32::try_from(params.len()).unwrap_or(i32::MAX);
-        let list = pg_sys::makeParamList(count);
-        for (i, (slot, param)) in (*list).params.as_mut_slice(params.len()).iter_mut().zip(params).enumerate() {
-            debug_assert!(i < params.len());
-            slot.value = param.value.unwrap_or(pg_sys::Datum::from(0usize));
-            slot.isnull = param.value.is_none();
-            slot.pflags = pg_sys::PARAM_FLAG_CONST as u16;
-            slot.ptype = param.typid;
-        }
-        let options = pg_sys::SPIExecuteOptions {
-            params: list,
-            read_only: true,
-            allow_nonatomic: false,
-            must_return_tuples: true,
-            tcount: 0,
-            dest: (&raw mut receiver).cast(),
-            owner: std::ptr::null_mut(),
+    /// Runs it read-only under the active snapshot and passes its rows to `each`, until that returns false. What
+    /// `each` allocates from Postgres is freed after each row.
+    pub fn run(&self, each: &mut dyn FnMut(&Row<'_>) -> bool) {
+        let _running = Running::new();
+        let mut receiver = Receiver {
+            base: pg_sys::DestReceiver {
+                receiveSlot: Some(receive),
+                rStartup: Some(startup),
+                rShutdown: Some(shutdown),
+                rDestroy: Some(shutdown),
+                mydest: pg_sys::CommandDest::DestNone,
+            },
+            each,
+            memory: PgMemoryContexts::new("syncline row"),
         };
-        let result = pg_sys::SPI_execute_plan_extended(plan, &options);
-        assert!(result >= 0, "a generated query could not be executed: {result}");
-        pg_sys::SPI_finish();
+        // SAFETY: SPI is connected and finished in pairs (an error unwinds it with the transaction); all
+        // pointers passed live until SPI_finish; the parameter list has room for `params.len()` members.
+        unsafe {
+            pg_sys::SPI_connect();
+            for relation in self.relations {
+                relation.register();
+            }
+            let plan = self.plan();
+            let list = pg_sys::makeParamList(i32::try_from(self.params.len()).unwrap_or(i32::MAX));
+            for (slot, param) in (*list).params.as_mut_slice(self.params.len()).iter_mut().zip(self.params) {
+                slot.value = param.value.unwrap_or(pg_sys::Datum::from(0usize));
+                slot.isnull = param.value.is_none();
+                slot.pflags = pg_sys::PARAM_FLAG_CONST as u16;
+                slot.ptype = param.typid;
+            }
+            let options = pg_sys::SPIExecuteOptions {
+                params: list,
+                read_only: true,
+                allow_nonatomic: false,
+                must_return_tuples: true,
+                tcount: 0,
+                dest: (&raw mut receiver).cast(),
+                owner: std::ptr::null_mut(),
+            };
+            // Changed definitions have the kept text analysed again.
+            let text = rights::source_text(plan);
+            let result =
+                rights::trusting(self.is_ours.then_some(text), || pg_sys::SPI_execute_plan_extended(plan, &options));
+            assert!(result >= 0, "a generated query could not be executed: {result}");
+            pg_sys::SPI_finish();
+        }
+    }
+
+    /// The analysed query, kept for the life of the backend; Postgres itself analyses it again after changes of
+    /// definitions. The plan is made anew for the values of each call: whether an index serves depends on them.
+    ///
+    /// # Safety
+    ///
+    /// SPI is connected.
+    unsafe fn plan(&self) -> pg_sys::SPIPlanPtr {
+        let types: Vec<pg_sys::Oid> = self.params.iter().map(|param| param.typid).collect();
+        let key = (self.sql.to_owned(), types, self.is_ours);
+        if let Some(plan) = PLANS.with_borrow(|plans| plans.get(&key).copied()) {
+            return plan;
+        }
+        let text = CString::new(self.sql).unwrap_or_default();
+        let count = i32::try_from(key.1.len()).unwrap_or(i32::MAX);
+        // SAFETY: the caller's promise; text and types live until the call returns; only kept plans are freed.
+        unsafe {
+            let options = pg_sys::CURSOR_OPT_CUSTOM_PLAN as i32;
+            let plan = rights::trusting(self.is_ours.then_some(text.as_ptr()), || {
+                pg_sys::SPI_prepare_cursor(text.as_ptr(), count, key.1.as_ptr().cast_mut(), options)
+            });
+            assert!(!plan.is_null(), "a generated query is one that SPI can prepare");
+            let is_full = PLANS.with_borrow(|plans| plans.len() >= MAX_PLANS);
+            if is_full && DEPTH.get() > 1 {
+                // One of the kept plans is running: this one lives until SPI_finish instead.
+                return plan;
+            }
+            assert_eq!(pg_sys::SPI_keepplan(plan), 0, "a new plan can be kept");
+            let full = PLANS.with_borrow_mut(|plans| {
+                let full = if is_full { std::mem::take(plans) } else { HashMap::new() };
+                plans.insert(key, plan);
+                full
+            });
+            for old in full.into_values() {
+                pg_sys::SPI_freeplan(old);
+            }
+            plan
+        }
     }
 }

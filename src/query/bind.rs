@@ -12,6 +12,7 @@ use syncline_delta::filter::{Comparison, Const, Containment, Filter, Function, J
 use super::{ALIAS, Bound, Level, Node};
 use crate::catalog::Tracked;
 use crate::error::Result;
+use crate::past::Key;
 use crate::pg::function::{self, input};
 use crate::pg::relation::{self, Attribute, quoted};
 use crate::pg::spi::Param;
@@ -22,7 +23,11 @@ pub fn bind(filter: Option<&Filter>, table: &Tracked, levels: Vec<Tracked>) -> R
     let mut output = Output { params: Vec::new(), fingerprint: String::new(), tables: levels.into_iter(), levels: 0 };
     let node = Binder { table, output: &mut output }.condition(filter)?;
     let Output { params, fingerprint, levels, .. } = output;
-    Ok(Bound { node, params, fingerprint, levels })
+    if levels > 0 && table.is_secured {
+        logs_inserts(table)?;
+    }
+    let key = (levels > 0).then(|| Key::of(&table.relation)).transpose()?;
+    Ok(Bound { node, params, fingerprint, levels, key })
 }
 
 /// What binding a condition and its levels comes to.
@@ -119,7 +124,8 @@ impl Binder<'_> {
         let array = types::array_of(column.typid).ok_or_else(|| mismatch("a sub-select", column.typid))?;
         let equal = types::operator(column.typid, Comparison::Eq)?;
         let found = relation.attribute(&select.column).cloned().ok_or_else(missing)?;
-        let level = Level { number, member: found, array, equal, node, reads, tracked };
+        let key = Key::of(relation)?;
+        let level = Level { number, member: found, array, equal, key, node, reads, tracked };
         Ok(Node::Member { column: quoted(name), level: Box::new(level), negated })
     }
 
@@ -338,6 +344,14 @@ impl Binder<'_> {
                 }
                 return Ok(Typed { sql: format!("COALESCE({})", parts.join(", ")), ..typed });
             }
+            Function::Text => {
+                // What holds text is text already; any other cast could fail, or mean something else.
+                if typed.typid != pg_sys::TEXTOID && typed.typid != pg_sys::VARCHAROID {
+                    return Err(mismatch("a cast to text", typed.typid));
+                }
+                let sql = format!("({}::pg_catalog.text)", typed.sql);
+                return Ok(Typed { sql, typid: pg_sys::TEXTOID, collation: typed.collation });
+            }
             Function::Lower => ("lower", pg_sys::TEXTOID),
             Function::Upper => ("upper", pg_sys::TEXTOID),
             Function::Length => ("length", pg_sys::INT4OID),
@@ -447,7 +461,8 @@ impl Binder<'_> {
     }
 }
 
-/// A row of a level that comes must be known to have not been there.
+/// A row that comes to a level must be known to have not been there; where row security restricts a table, so must
+/// one of the table itself, or a key could be named that the reader was never allowed to see.
 fn logs_inserts(tracked: &Tracked) -> Result<()> {
     let relation = &tracked.relation;
     if relation.trigger(relation::LOG).is_some_and(|trigger| trigger.on_insert) {

@@ -10,7 +10,7 @@ mod session;
 use pgrx::pg_sys;
 
 use crate::catalog::Tracked;
-use crate::past::Past;
+use crate::past::{Key, Past};
 use crate::pg::relation::{Attribute, quoted};
 use crate::pg::spi::Param;
 use crate::pg::types;
@@ -31,6 +31,8 @@ pub struct Bound {
     pub fingerprint: String,
     /// How many levels it has.
     pub levels: usize,
+    /// How rows of its own table are told apart; nothing if it has no levels, since then nobody asks.
+    pub key: Option<Key>,
 }
 
 /// A condition on a row.
@@ -64,6 +66,7 @@ pub struct Level {
     array: pg_sys::Oid,
     /// The type's `=`.
     equal: String,
+    key: Key,
     /// The condition on its rows.
     node: Node,
     /// All columns that it reads: key, member and filter.
@@ -153,7 +156,7 @@ impl Level {
         let not = if negated { "NOT " } else { "" };
         match view {
             View::Past(moved) | View::Certain(moved) if self.has_moved(moved.past) => {
-                let untouched = moved.past.untouched(&self.tracked.relation, &row);
+                let untouched = moved.past.untouched(&self.tracked.relation, &self.key, &row);
                 let kept = exists(&table, &untouched);
                 match (view, &moved.arrays[self.number]) {
                     (View::Past(_), _) => match moved.past.old(&self.tracked.relation) {
@@ -177,7 +180,7 @@ impl Level {
     fn moved_values(&self, past: &Past, inner: &[Option<String>]) -> Option<String> {
         let relation = &self.tracked.relation;
         let (table, member) = (relation.full_name(), quoted(&self.member.name));
-        let mut parts = past.touched_values(relation, &member);
+        let mut parts = past.touched_values(relation, &self.key, &member);
         for (column, level) in self.node.members() {
             if let Some(array) = &inner[level.number] {
                 parts.push(format!(
@@ -197,13 +200,13 @@ impl Level {
 }
 
 impl Bound {
-    /// What has moved at its levels, from the innermost outwards.
-    pub fn moved<'a>(&self, past: &'a Past) -> Moved<'a> {
+    /// What has moved at its levels, from the innermost outwards; `is_ours` as in `spi::Query`.
+    pub fn moved<'a>(&self, past: &'a Past, is_ours: bool) -> Moved<'a> {
         let mut moved = Moved { past, arrays: vec![None; self.levels], params: self.params.clone() };
         // An inner level has the higher number.
         for level in self.node.levels().into_iter().rev() {
             let Some(sql) = level.moved_values(past, &moved.arrays) else { continue };
-            let values = past.array(&sql, &moved.params);
+            let values = past.array(&sql, &moved.params, is_ours);
             moved.params.push(Param { typid: level.array, value: values });
             moved.arrays[level.number] = values.map(|_| format!("${}", moved.params.len()));
         }

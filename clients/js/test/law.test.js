@@ -161,18 +161,27 @@ class User {
   }
 }
 
-test("copies equal their shapes and mutations are applied once, whatever happens", async () => {
+test("copies equal their shapes and mutations are applied once, whatever happens", async (t) => {
   const kept = memory();
   const users = [
     new User("a", () => ({ ...kept, name: null }), () => ({ wait: 1 }), 1),
     new User("b", () => indexedDb("law"), (url) => ({ events: events(`${url}/events`), every: 50 }), 2),
   ];
+  t.after(async () => {
+    for (const user of users) {
+      await user.close();
+      await user.server.close();
+    }
+  });
   for (const user of users) await user.open();
   await Promise.all([write(SEED), write(SEED + 1000), write(SEED + 2000), ...users.map((user) => user.act())]);
+  for (const user of users) user.healed = true;
   for (const user of users) {
-    user.healed = true;
     await until(() => user.tabs.every((tab) => tab.pending.length === 0));
     await Promise.all(user.tabs.map((tab) => tab.stop()));
+  }
+  // From here on nobody writes.
+  for (const user of users) {
     for (const tab of user.tabs) {
       assert.deepEqual(await tab.check(), { mine: true, rich: true, me: true });
       await checkAgainstServer(tab);
@@ -186,10 +195,6 @@ test("copies equal their shapes and mutations are applied once, whatever happens
     console.log(`${name}: ${made.length} mutations, ${refused.size} refused, ${again} sent again; ${down} requests not made, ${lost} answers lost; ${resets.length} resets`);
     assert.ok(!resets.includes("digest"));
     assert.ok(refused.size > 0 && again > 0 && down > 0 && lost > 0, "the run was no test");
-  }
-  for (const user of users) {
-    await user.close();
-    await user.server.close();
   }
 });
 

@@ -33,9 +33,11 @@ async function inTransaction(pool, run) {
   }
 }
 
-async function refuse(pool, { client, id }, reason) {
-  await inTransaction(pool, (db) => db.query("SELECT sync_mutation($1, $2, $3)", [client, id, reason]));
-  return [422, { reason }];
+/** What was decided on a mutation before: it was refused, or else it was applied. */
+async function decided(db, { client, id }) {
+  const was = await db.query("SELECT rejected_reason FROM syncline.client WHERE client = $1 AND rejected_id = $2", [client, id]);
+  if (was.rowCount > 0) return [422, { reason: was.rows[0].rejected_reason }];
+  return [200, (await db.query("SELECT pg_current_xact_id()::text AS xid")).rows[0]];
 }
 
 async function mutate(pool, mutations, mutation) {
@@ -43,17 +45,16 @@ async function mutate(pool, mutations, mutation) {
   try {
     return await inTransaction(pool, async (db) => {
       const [{ isNew }] = (await db.query(`SELECT sync_mutation($1, $2) AS "isNew"`, [client, id])).rows;
-      if (isNew) {
-        await mutations[name](db, args);
-      } else {
-        const was = await db.query("SELECT rejected_reason FROM syncline.client WHERE client = $1 AND rejected_id = $2", [client, id]);
-        if (was.rowCount > 0) return [422, { reason: was.rows[0].rejected_reason }];
-      }
-      return [200, (await db.query("SELECT pg_current_xact_id()::text AS xid")).rows[0]];
+      if (isNew) await mutations[name](db, args);
+      return decided(db, mutation);
     });
   } catch (error) {
-    if (error instanceof Refusal) return refuse(pool, mutation, error.message);
-    throw error;
+    if (!(error instanceof Refusal)) throw error;
+    return inTransaction(pool, async (db) => {
+      // If this is false, the same mutation came twice, and the other one was applied after this one had been rolled back.
+      await db.query("SELECT sync_mutation($1, $2, $3)", [client, id, error.message]);
+      return decided(db, mutation);
+    });
   }
 }
 

@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { Client, applyDelta, digest, httpGet, keyText, memory, parseDelta, sees } from "../src/index.js";
-import { database, serve } from "./server.js";
+import { Client, applyDelta, digest, httpGet, httpPush, keyText, memory, parseDelta, sees } from "../src/index.js";
+import { Refusal, database, serve } from "./server.js";
 
 let pool;
 before(async () => {
@@ -121,5 +121,34 @@ test("one shape is followed over a route that knows nothing but since", async ()
   await client.pull();
   assert.deepEqual(client.rows("one", "one"), [{ id: 1, name: "c" }]);
   await client.close();
+  await server.close();
+});
+
+test("a mutation that comes twice at once is refused by both or applied by both", async () => {
+  let attempts = 0;
+  let release;
+  const second = new Promise((resolve) => (release = resolve));
+  const mutation = { client: "twice", id: 1, name: "once", args: null };
+  const once = async (db) => {
+    if (++attempts > 1) return;
+    // The second one waits for this transaction's row, and goes on as soon as it is rolled back.
+    push(mutation).then(release, release);
+    const waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while ((await db.query("SELECT pg_stat_clear_snapshot()"), await db.query(waiting)).rowCount === 0);
+    throw new Refusal("not now");
+  };
+  // The third transaction is the one that records the refusal: it begins when the second attempt has ended.
+  let transactions = 0;
+  const connect = async () => {
+    if (++transactions === 3) await second;
+    return pool.connect();
+  };
+  const slow = Object.create(pool, { connect: { value: connect } });
+  const server = await serve(slow, { shapes: () => ({}), mutations: { once } });
+  const push = httpPush(`${server.url}/mutate`);
+  const first = await push(mutation).catch((error) => error);
+  const { rows } = await pool.query("SELECT mutation_id, rejected_id FROM syncline.client WHERE client = 'twice'");
+  assert.deepEqual(rows, [{ mutation_id: "1", rejected_id: null }]);
+  assert.match(first.xid ?? String(first), /^[0-9]+$/);
   await server.close();
 });

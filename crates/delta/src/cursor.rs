@@ -114,6 +114,11 @@ pub enum Verdict {
 }
 
 impl Position {
+    /// The position of a cursor, or a position alone.
+    pub fn of(text: &str) -> Result<Self, Error> {
+        if text.contains('~') { Ok(text.parse::<Cursor>()?.position) } else { text.parse() }
+    }
+
     /// Decides whether a delta can start here. `switch_point` gives the log position at which
     /// the server's history left an older timeline, or nothing if it was never on it.
     pub fn judge(&self, server: &Server, switch_point: impl FnOnce(u32) -> Option<u64>) -> Verdict {

@@ -2,9 +2,6 @@
 require "json"
 
 module Sync
-  # A shape without rows: its cursor is nothing but a place to wait from.
-  NOTHING = { tables: { "syncline.client" => { where: "FALSE" } } }.freeze
-
   # A project and its issues.
   def self.project_shape(id)
     { params: [id],
@@ -58,15 +55,14 @@ module Sync
     end
 
     def watch
-      since = nil
       loop do
         ActiveRecord::Base.connection_pool.with_connection do
-          since, = Sync.pull(since, NOTHING)
+          position = Sync.query(ActiveRecord::Base, "SELECT sync_position()").first.first
           @mutex.synchronize do
             @count += 1
             @wake.broadcast
           end
-          Sync.query(ActiveRecord::Base, "CALL sync_wait(?, NULL)", since)
+          Sync.query(ActiveRecord::Base, "CALL sync_wait(?, NULL)", position)
         end
       rescue ActiveRecord::ActiveRecordError
         ActiveRecord::Base.clear_active_connections!

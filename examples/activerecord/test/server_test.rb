@@ -71,8 +71,8 @@ class PgbouncerTest < CommittedTest
 
   test "waiting works through it" do
     Pooled.establish_connection(POOLED.merge(prepared_statements: false))
-    cursor, = Sync.pull(nil, Sync::NOTHING)
+    position = Sync.query(Pooled, "SELECT sync_position()").first.first
     @project.issues.create!(title: "weeds")
-    assert_equal [[true]], Sync.query(Pooled, "CALL sync_wait(?, NULL)", cursor)
+    assert_equal [[true]], Sync.query(Pooled, "CALL sync_wait(?, NULL)", position)
   end
 end

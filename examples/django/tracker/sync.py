@@ -5,9 +5,6 @@ import time
 
 from django.db import OperationalError, connections
 
-# A shape without rows: its cursor is nothing but a place to wait from.
-NOTHING = {"tables": {"syncline.client": {"where": "FALSE"}}}
-
 
 def project_shape(project_id):
     """A project and its issues."""
@@ -57,16 +54,16 @@ class Watcher:
             self._wake.wait_for(lambda: self._count != seen, timeout)
 
     def _watch(self):
-        since = None
         while True:
             try:
-                since, _ = pull(since, NOTHING)
-                with self._wake:
-                    self._count += 1
-                    self._wake.notify_all()
-                # Django's connections are in autocommit mode: the statement is not inside a transaction block.
+                # Django's connections are in autocommit mode: the statements are not inside a transaction block.
                 with connections["default"].cursor() as cursor:
-                    cursor.execute("CALL sync_wait(%s, NULL)", [since])
+                    cursor.execute("SELECT sync_position()")
+                    position = cursor.fetchone()
+                    with self._wake:
+                        self._count += 1
+                        self._wake.notify_all()
+                    cursor.execute("CALL sync_wait(%s, NULL)", position)
             except OperationalError:
                 connections["default"].close()
                 time.sleep(1)

@@ -3,6 +3,7 @@
 import { Client, events, httpPull, httpPush, indexedDb, memory } from "/syncline/index.js";
 import { morph } from "./morph.js";
 import { connection } from "./connection.js";
+import { forgetPage, keepPage } from "./keep.js";
 import { mutators } from "./mutators.js";
 import { app, listsOf } from "./view.js";
 
@@ -79,8 +80,8 @@ function rows() {
 
 /** A membership that comes brings its list, one that goes takes it away. */
 function followLists(lists, pending) {
-  const { me, ...cursors } = client.cursors;
-  if (me === null) return;
+  if (lists === null) return;
+  const { cursors } = client;
   const wanted = new Set(lists.map(({ id }) => shapeOf(id)));
   for (const shape of wanted) if (!(shape in cursors)) client.follow(shape).catch(network.failed);
   for (const shape of Object.keys(cursors)) {
@@ -102,7 +103,7 @@ function render() {
   isDue = true;
   queueMicrotask(() => {
     isDue = false;
-    const lists = listsOf(rows());
+    const lists = client.cursors.me === null ? null : listsOf(rows());
     const pending = new Set(client.pending.map(({ name, args }) => (name.endsWith("Member") ? `${args.list_id} ${args.name}` : args.id)));
     const status = network.status() ?? (forgetful ? "forgetful" : null);
     const focused = document.activeElement?.closest(".todo");
@@ -183,6 +184,7 @@ async function logOut(form) {
   const unsent = client.pending.length;
   if (unsent > 0 && !confirm("There are changes that have not been sent yet. Log out and lose them?")) return;
   await client.close();
+  await forgetPage();
   indexedDB.deleteDatabase(`todo of ${who}`);
   form.submit();
 }
@@ -235,3 +237,5 @@ render();
 client.start({ events: network.follow(events(address("/events"))), retry: { longest: 5000 } });
 // For the console, and for the tests.
 globalThis.client = client;
+// Without it the page still works, but cannot be opened without a network.
+keepPage().then(() => (globalThis.isKept = true), console.warn);

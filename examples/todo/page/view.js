@@ -102,8 +102,9 @@ function members(list, { who, pending }) {
     </div></details>`;
 }
 
+const LOADING = html`<main id="main" aria-busy="true"><h1 class="ghost">Loading…</h1><div class="ghost"></div><div class="ghost"></div></main>`;
+
 function listMain(list, state) {
-  if (list.title === null) return html`<main id="main" aria-busy="true"><h1 class="ghost">Loading…</h1><div class="ghost"></div><div class="ghost"></div></main>`;
   const open = list.todos.filter(({ done }) => !done).length;
   const done = list.todos.length - open;
   return html`<main id="main">
@@ -141,17 +142,17 @@ function banner({ status, waiting }) {
 /**
  * The inside of the page.
  *
- * @param {{ who: string, lists: ReturnType<typeof listsOf>, current: string | null, editing: string | null, pending: Set<string>,
+ * @param {{ who: string, lists: ReturnType<typeof listsOf> | null, current: string | null, editing: string | null, pending: Set<string>,
  *   waiting: number, status: string | null, notices: { id: number, text: string }[], draft: string }} state
  */
 export function app(state) {
   const { who, lists, current, notices, waiting, status } = state;
-  const list = lists.find(({ id }) => id === current) ?? lists[0];
+  const list = lists?.find(({ id }) => id === current) ?? lists?.[0];
   return html`${banner(state)}
     <header id="top"><a class="brand" href="/"><span class="logo">${icon("check")}</span>Tandem</a>
       <span id="saved" class="saved">${waiting > 0 ? `${waiting} unsent` : status ? "" : "All saved"}</span>
       <form id="logout" method="post" action="/logout">${avatar(who)}<span class="name">${who}</span><button class="quiet">Log out</button></form></header>
-    <nav id="lists" aria-label="Lists"><div id="tabs">${lists.map((one) => {
+    <nav id="lists" aria-label="Lists"><div id="tabs">${lists?.map((one) => {
       const open = one.todos.filter(({ done }) => !done).length;
       return html`<a id="list-${one.id}" href="/?list=${one.id}"${one === list && html` aria-current="page"`}><span>${one.title ?? "Loading…"}</span>${open > 0 && html`<b aria-label="${open} to do">${open}</b>`}</a>`;
     })}</div>
@@ -159,7 +160,7 @@ export function app(state) {
         <input id="new-list" name="title" placeholder="New list" aria-label="Name of the new list" maxlength="80" required autocomplete="off">
         <button aria-label="Add the list">Add</button>
       </form></nav>
-    ${list ? listMain(list, state) : WELCOME}
+    ${!lists || list?.title === null ? LOADING : list ? listMain(list, state) : WELCOME}
     <aside id="notices" role="alert">${notices.map(({ id, text }) => html`<div id="notice-${id}" class="notice"><span>${text}</span><button class="quiet dismiss" value="${id}" aria-label="Dismiss">${icon("cross")}</button></div>`)}</aside>`.text;
 }
 
@@ -179,10 +180,13 @@ export function loginPage() {
       or <button class="link" name="name" value="Ben" formnovalidate>Ben</button>.</p></form>`);
 }
 
-/** The whole page. `documents` are those of sync_pull, to be taken over by the page's library. */
+/**
+ * The whole page. `documents` are those of sync_pull, to be taken over by the page's library; without rows it is one that
+ * waits for the browser's own.
+ */
 export function todoPage({ who, url, rows, documents, notice, draft = "" }) {
   const state = {
-    who, draft, lists: listsOf(rows), current: url.searchParams.get("list"), editing: url.searchParams.get("edit"),
+    who, draft, lists: rows ? listsOf(rows) : null, current: url.searchParams.get("list"), editing: url.searchParams.get("edit"),
     pending: new Set(), waiting: 0, status: null, notices: notice ? [{ id: 0, text: notice }] : [],
   };
   return page("Tandem", html` data-who="${who}"`, html`<div id="app">${new Html(app(state))}</div>

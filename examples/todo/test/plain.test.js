@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { test } from "node:test";
-import { add, GROCERIES, notice, screenshots, shown, titles, todo, World } from "./support.js";
+import { add, GROCERIES, notice, READING, screenshots, shown, titles, todo, World } from "./support.js";
 
 test("without JavaScript the first paint is whole and forms work", async (t) => {
   const world = await World.make(t);
@@ -61,9 +61,47 @@ test("logging in takes a name, and strangers are not served", async (t) => {
   await shown(page, "Coffee beans");
   assert.equal((await page.request.post(`${world.address}/sync?who=Ada`, { data: {} })).status(), 401);
   const answer = await page.request.post(`${world.address}/mutate?who=Ben`, {
-    data: { client: "a stranger", id: 1, name: "addTodo", args: { id: randomUUID(), list_id: GROCERIES.replace(/1$/, "3"), title: "x", made: "2026-01-01" } },
+    data: { client: "a stranger", id: 1, name: "addTodo", args: { id: randomUUID(), list_id: READING, title: "x", made: "2026-01-01" } },
   });
   assert.deepEqual([answer.status(), await answer.json()], [422, { reason: "It is no longer there, or no longer shared with you." }]);
+});
+
+test("a page for somebody who has logged out elsewhere says so, and does not write as somebody else", async (t) => {
+  const world = await World.make(t);
+  const ada = await world.visit("Ada");
+  await ada.context().addCookies([{ name: "who", value: "Ben", url: world.address }]);
+  await add(ada, "Whose is this?");
+  await ada.getByText("You are logged in as somebody else").waitFor();
+  await screenshots(ada, "stranger");
+  assert.deepEqual(await world.query("SELECT FROM todo WHERE title = 'Whose is this?'"), []);
+  await ada.context().addCookies([{ name: "who", value: "Ada", url: world.address }]);
+  await ada.locator("#banner.shown").waitFor({ state: "detached" });
+  await world.assertConverged(ada);
+});
+
+test("logging out empties the browser", async (t) => {
+  const world = await World.make(t);
+  const ada = await world.visit("Ada");
+  await ada.waitForFunction(() => globalThis.isKept);
+  await ada.getByRole("button", { name: "Log out" }).click();
+  await ada.getByPlaceholder("Your name").waitFor();
+  const kept = await ada.evaluate(async () => [await indexedDB.databases(), (await caches.match("/shell")) === undefined]);
+  assert.deepEqual(kept, [[], true]);
+});
+
+test("a browser that keeps nothing works all the same, and says so", async (t) => {
+  const world = await World.make(t);
+  const context = await world.context("Ada");
+  await context.addInitScript(() => {
+    IDBFactory.prototype.open = () => {
+      throw new DOMException("not in this window", "SecurityError");
+    };
+  });
+  const [ada, ben] = [await world.open(context), await world.visit("Ben")];
+  await ada.getByText("This browser keeps nothing for this page").waitFor();
+  await add(ada, "From a private window");
+  await shown(ben, "From a private window");
+  await world.assertConverged(ada, ben);
 });
 
 test("everything can be done by keyboard", async (t) => {

@@ -11,8 +11,9 @@ import { chromium } from "playwright-core";
 
 const SCREENSHOTS = new URL("screenshots/", import.meta.url).pathname;
 const FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync";
-export const WIDE = { width: 1200, height: 800 };
-export const NARROW = { width: 390, height: 844 };
+const WIDE = { width: 1200, height: 800 };
+const NARROW = { width: 390, height: 844 };
+/** The lists of sample.sql: Ada is a member of all, Ben of the first two. */
 export const [GROCERIES, TRIP, READING] = [1, 2, 3].map((n) => `00000000-0000-4000-8000-00000000000${n}`);
 
 let browser;
@@ -73,8 +74,7 @@ export class World {
 
   async startServer() {
     const env = { ...process.env, PGDATABASE: this.database, PORT: String(this.port) };
-    // What it says of a database that is gone is expected.
-    this.server = spawn(process.execPath, ["server.js"], { cwd: new URL("..", import.meta.url), env, stdio: ["ignore", "pipe", "ignore"] });
+    this.server = spawn(process.execPath, ["server.js"], { cwd: new URL("..", import.meta.url), env, stdio: ["ignore", "pipe", "inherit"] });
     await once(this.server.stdout, "data");
   }
 
@@ -120,25 +120,24 @@ export class World {
   }
 
   async close() {
-    for (const page of this.pages) await page.context().close();
-    if (this.server.exitCode === null && this.server.signalCode === null) await this.killServer();
+    for (const context of new Set(this.pages.map((page) => page.context()))) await context.close();
+    assert.equal(this.server.exitCode, null, "the server has stood it all");
+    await this.killServer();
   }
 }
 
+// What a page shows, and waiting for it.
 export const titles = (page) => page.locator(".todo .title").allTextContents();
 export const todo = (page, title) => page.locator(".todo").filter({ has: page.locator(`.title:text-is(${JSON.stringify(title)})`) });
 export const shown = (page, title) => todo(page, title).waitFor();
 export const gone = (page, title) => todo(page, title).waitFor({ state: "detached" });
 export const notice = (page) => page.locator(".notice").first().innerText();
 
+/** Types a todo, and waits until it is shown. */
 export async function add(page, title) {
   await page.fill("#new-todo", title);
   await page.press("#new-todo", "Enter");
   await shown(page, title);
-}
-
-export async function screenshot(page, name) {
-  await page.screenshot({ path: `${SCREENSHOTS}${name}.png`, animations: "disabled" });
 }
 
 /** At both widths, light and dark. */
@@ -147,7 +146,7 @@ export async function screenshots(page, name) {
     await page.setViewportSize(viewport);
     for (const colorScheme of ["light", "dark"]) {
       await page.emulateMedia({ colorScheme });
-      await screenshot(page, `${name}-${width}-${colorScheme}`);
+      await page.screenshot({ path: `${SCREENSHOTS}${name}-${width}-${colorScheme}.png`, animations: "disabled" });
     }
   }
   await page.emulateMedia({ colorScheme: "light" });

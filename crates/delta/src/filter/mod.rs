@@ -6,6 +6,7 @@
 mod check;
 mod fold;
 mod parse;
+mod policy;
 mod print;
 mod select;
 mod tokens;
@@ -17,6 +18,7 @@ use serde_json::Value;
 use crate::Error;
 
 pub use fold::Constants;
+pub use policy::{Evaluate, Value as PolicyValue};
 
 /// How deep sub-selects may stand in each other.
 pub const MAX_DEPTH: usize = 3;
@@ -78,6 +80,8 @@ pub enum Function {
     Length,
     /// `coalesce(value, ...)`
     Coalesce,
+    /// `column::text`, of a column that holds text anyhow.
+    Text,
 }
 
 /// What has the same value for every row of a call.
@@ -260,6 +264,13 @@ impl Filter {
         parse::parse(text)
     }
 
+    /// Reads the condition of a row security policy over `table`, as Postgres writes it: columns and tables named in
+    /// full, `EXISTS` where it looks into another table. What reads no column is given to `evaluate` once, which
+    /// returns its value.
+    pub fn policy(text: &str, table: &str, evaluate: Evaluate<'_>) -> Result<Self, Error> {
+        policy::parse(text, table, evaluate)
+    }
+
     /// The columns of its own table that it reads.
     pub fn columns(&self) -> BTreeSet<&str> {
         let mut columns = BTreeSet::new();
@@ -299,6 +310,16 @@ impl Filter {
         match self {
             Self::And(parts) | Self::Or(parts) => parts.iter().flat_map(Self::selects).collect(),
             Self::Not(part) => part.selects(),
+            Self::InSelect { select, .. } => vec![select],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Its sub-selects in the same order, to be changed.
+    pub fn selects_mut(&mut self) -> Vec<&mut Select> {
+        match self {
+            Self::And(parts) | Self::Or(parts) => parts.iter_mut().flat_map(Self::selects_mut).collect(),
+            Self::Not(part) => part.selects_mut(),
             Self::InSelect { select, .. } => vec![select],
             _ => Vec::new(),
         }

@@ -20,7 +20,8 @@ pub(super) const ALLOWED: &str = "Allowed are columns, literals and $n with = <>
 pub(super) const HINT_SUBSELECT: &str = "A sub-select is written column [NOT] IN (SELECT column FROM table WHERE ...), with one table, one column of it and nothing else.";
 pub(super) const HINT_TIME: &str = "A shape must not change by itself; pass the time as a parameter.";
 const HINT_SET: &str = "A shape is a set of rows, without order or number; sort and cut it where it is shown.";
-const HINT_CAST: &str = "Only constants can be cast, as a cast of a column may fail on a row.";
+const HINT_CAST: &str =
+    "Only constants can be cast, and columns that hold text to text: any other cast may fail on a row.";
 const HINT_BOOLEAN: &str = "A condition is a comparison or a bare boolean column; write = TRUE for anything else.";
 
 /// Times that differ from call to call.
@@ -39,13 +40,19 @@ const CLOCKS: &[&str] = &[
 ];
 
 pub(super) fn parse(text: &str) -> Result<Filter, Error> {
+    let (expr, small) = expression(text)?;
+    Reader { small, depth: 0 }.filter(expr)
+}
+
+/// The parser's tree of a condition, and whether it is small.
+pub(super) fn expression(text: &str) -> Result<(Expr, bool), Error> {
     let Tokens { list, small } = tokenise(text)?;
     let dialect = PostgreSqlDialect {};
     let mut parser = Parser::new(&dialect).with_recursion_limit(MAX_NESTING + 20).with_tokens(list);
     let parsed = parser.parse_expr();
     let rest = parser.peek_token();
-    let expr = match parsed {
-        Ok(expr) if rest.token == Token::EOF => expr,
+    match parsed {
+        Ok(expr) if rest.token == Token::EOF => Ok((expr, small)),
         Ok(_) => {
             if let Token::Word(word) = &rest.token
                 && matches!(
@@ -60,16 +67,13 @@ pub(super) fn parse(text: &str) -> Result<Filter, Error> {
             {
                 return Err(grammar(&word.value.to_ascii_uppercase(), HINT_SET));
             }
-            return Err(syntax(format!("expected the end of the condition, found {}", cut(&rest.token.to_string()))));
+            Err(syntax(format!("expected the end of the condition, found {}", cut(&rest.token.to_string()))))
         }
         Err(ParserError::RecursionLimitExceeded) => {
-            return Err(Error::Limit { what: "nesting of the filter", limit: MAX_NESTING });
+            Err(Error::Limit { what: "nesting of the filter", limit: MAX_NESTING })
         }
-        Err(ParserError::ParserError(detail) | ParserError::TokenizerError(detail)) => {
-            return Err(syntax(cut(&detail)));
-        }
-    };
-    Reader { small, depth: 0 }.filter(expr)
+        Err(ParserError::ParserError(detail) | ParserError::TokenizerError(detail)) => Err(syntax(cut(&detail))),
+    }
 }
 
 /// What the grammar does not have.
@@ -143,7 +147,7 @@ impl Reader {
                 Filter::EqAny { operand, array }
             }
             other => match self.operand(other)? {
-                bare @ (Operand::Column(_) | Operand::Const(Const::Bool(_))) => Filter::Bool(bare),
+                bare @ (Operand::Column(_) | Operand::Const(Const::Bool(_) | Const::Null)) => Filter::Bool(bare),
                 value => return Err(grammar(&format!("{value} as a condition"), HINT_BOOLEAN)),
             },
         })
@@ -189,6 +193,17 @@ impl Reader {
         };
         if let Some(op) = comparison {
             return Ok(Filter::Compare { op, left: self.operand(left)?, right: self.operand(right)? });
+        }
+        // As Postgres writes LIKE.
+        let like = match op {
+            BinaryOperator::PGLikeMatch => Some((false, false)),
+            BinaryOperator::PGILikeMatch => Some((true, false)),
+            BinaryOperator::PGNotLikeMatch => Some((false, true)),
+            BinaryOperator::PGNotILikeMatch => Some((true, true)),
+            _ => None,
+        };
+        if let Some((insensitive, negated)) = like {
+            return self.like(negated, false, insensitive, left, right, false);
         }
         let containment = match op {
             BinaryOperator::AtArrow => Containment::Contains,
@@ -270,7 +285,11 @@ impl Reader {
                 Operand::Json { op, base: Box::new(self.operand(*left)?), path }
             }
             Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, data_type, format: None } => {
-                Operand::Const(cast(self.constant(*expr, HINT_CAST)?, &data_type)?)
+                match self.operand(*expr)? {
+                    Operand::Const(value) => Operand::Const(cast(value, &data_type)?),
+                    of if data_type == DataType::Text => Operand::Call { function: Function::Text, args: vec![of] },
+                    other => return Err(grammar(&other.to_string(), HINT_CAST)),
+                }
             }
             Expr::TypedString(typed) if !typed.uses_odbc_syntax => {
                 Operand::Const(cast(literal(typed.value.value)?, &typed.data_type)?)

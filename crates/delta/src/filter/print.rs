@@ -90,6 +90,11 @@ impl Display for Operand {
             Self::Column(name) => identifier(f, name),
             Self::Const(value) => value.fmt(f),
             Self::Json { op, base, path } => write!(f, "{base} {} {path}", op.symbol()),
+            Self::Call { function: Function::Text, args } => match args.as_slice() {
+                [of @ Self::Json { .. }] => write!(f, "({of})::text"),
+                [of] => write!(f, "{of}::text"),
+                _ => Err(fmt::Error),
+            },
             Self::Call { function, args } => {
                 write!(f, "{}(", function.name())?;
                 separated(f, args)?;
@@ -217,6 +222,7 @@ impl Function {
             Self::Upper => "upper",
             Self::Length => "length",
             Self::Coalesce => "coalesce",
+            Self::Text => "text",
         }
     }
 }

@@ -132,7 +132,9 @@ class Pgbouncer(TransactionTestCase):
         self.assertEqual(json.loads(delta)["changes"][1]["value"]["name"], "garden")
 
     def test_waiting_works_and_keeps_a_connection_of_the_pool(self):
-        cursor, _ = sync.pull(None, sync.NOTHING)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT sync_position()")
+            position = cursor.fetchone()[0]
         settings = connections["pooled"].settings_dict
         ended = []
 
@@ -146,7 +148,7 @@ class Pgbouncer(TransactionTestCase):
                 ended.append((name, statement.fetchone()[0]))
             pooled.close()
 
-        waiter = threading.Thread(target=run, args=("waiter", "CALL sync_wait(%s, NULL, '60 s')", cursor))
+        waiter = threading.Thread(target=run, args=("waiter", "CALL sync_wait(%s, NULL, '60 s')", position))
         waiter.start()
 
         def is_waiting():
