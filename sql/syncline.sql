@@ -136,8 +136,61 @@ END $$;
 REVOKE ALL ON FUNCTION syncline.adopt(oid) FROM PUBLIC;
 COMMENT ON FUNCTION syncline.adopt(oid) IS 'takes the members of a tracked table under watch, their triggers among them';
 
--- Called by the native event trigger with what only the parse tree tells.
-CREATE FUNCTION syncline.on_ddl(changes_rows boolean, names text[], own boolean) RETURNS void LANGUAGE plpgsql
+CREATE FUNCTION syncline.set_type_barrier(changed oid) RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    -- The type, and all types whose values contain values of it.
+    WITH RECURSIVE made_of(type) AS (
+        SELECT $1
+        UNION
+        SELECT o.type FROM made_of m CROSS JOIN LATERAL (
+            SELECT t.oid FROM pg_type t WHERE t.typelem = m.type OR t.typbasetype = m.type
+            UNION ALL
+            SELECT c.reltype FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE a.atttypid = m.type AND c.reltype <> 0
+            UNION ALL
+            SELECT unnest(ARRAY[r.rngtypid, r.rngmultitypid]) FROM pg_range r WHERE r.rngsubtype = m.type
+        ) o(type)
+    )
+    INSERT INTO syncline.barrier (relation, columns, reason)
+    -- A table OF the type is altered with it.
+    SELECT g.tgrelid, CASE WHEN c.reloftype <> $1 THEN array_agg(a.attnum) END, 'alter type'
+    FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid
+        LEFT JOIN pg_attribute a ON a.attrelid = g.tgrelid AND a.attnum > 0 AND a.atttypid IN (SELECT type FROM made_of)
+    WHERE g.tgfoid = 'syncline.stamp()'::regprocedure AND g.tgparentid = 0 AND (a.attnum IS NOT NULL OR c.reloftype = $1)
+    GROUP BY g.tgrelid, c.reloftype
+$$;
+REVOKE ALL ON FUNCTION syncline.set_type_barrier(oid) FROM PUBLIC;
+COMMENT ON FUNCTION syncline.set_type_barrier(oid) IS 'makes cursors over columns of a type, or of one made of it, reset';
+
+-- What ATTACH PARTITION did to the table at the top, whose leaves are not adopted yet.
+CREATE FUNCTION syncline.attached(top oid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    member record;
+    is_empty boolean := true;
+    has_row boolean;
+BEGIN
+    IF NOT syncline.is_tracked(top) THEN
+        -- A tracked table became a partition: from now on its changes are logged for another one.
+        INSERT INTO syncline.barrier (relation, reason)
+            SELECT p.relid, 'attach' FROM pg_partition_tree(top::regclass) p WHERE syncline.is_tracked(p.relid);
+        RETURN;
+    END IF;
+    FOR member IN
+        SELECT p.relid, c.relkind FROM pg_partition_tree(top::regclass) p JOIN pg_class c ON c.oid = p.relid
+        WHERE p.isleaf AND NOT EXISTS (SELECT FROM syncline.leaf l WHERE l.leaf = p.relid AND l.root = top)
+    LOOP
+        IF member.relkind = 'r' THEN
+            EXECUTE format('SELECT EXISTS (SELECT FROM %s)', member.relid::regclass) INTO has_row;
+        END IF;
+        is_empty := is_empty AND member.relkind = 'r' AND NOT has_row;
+    END LOOP;
+    -- An empty partition resets nobody; a snapshot that may have seen rows in it must retry.
+    PERFORM syncline.set_barrier(top, 'attach', CASE WHEN is_empty THEN '{}'::int2[] END);
+END $$;
+REVOKE ALL ON FUNCTION syncline.attached(oid) FROM PUBLIC;
+COMMENT ON FUNCTION syncline.attached(oid) IS 'barriers for ATTACH PARTITION';
+
+-- Called by the native event trigger with what only the parse tree tells: what became of rows ('nothing', 'key', 'attached',
+-- 'columns' with their names, 'any'), whether values of the type read otherwise, and whether sync_track runs it.
+CREATE FUNCTION syncline.on_ddl(change text, names text[], is_of_type boolean, own boolean) RETURNS void LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     c record;
@@ -145,19 +198,22 @@ DECLARE
     columns int2[];
 BEGIN
     FOR c IN SELECT classid, objid, command_tag FROM pg_event_trigger_ddl_commands() LOOP
-        IF c.classid = 'pg_class'::regclass AND c.command_tag IN ('ALTER TABLE', 'CREATE TABLE') THEN
+        IF c.classid = 'pg_class'::regclass AND c.command_tag IN ('ALTER TABLE', 'CREATE TABLE') AND NOT own THEN
             top := syncline.root(c.objid);
+            IF change = 'attached' THEN
+                PERFORM syncline.attached(top);
+            END IF;
             IF syncline.is_tracked(top) THEN
-                IF changes_rows AND NOT own THEN
+                IF change = 'any' OR change = 'key' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = top AND i.indisprimary) THEN
+                    PERFORM syncline.set_barrier(top, lower(c.command_tag));
+                ELSIF change = 'columns' THEN
                     -- A name that is not there stands for every column.
                     SELECT array_agg(a.attnum) INTO columns FROM unnest(names) n
                         LEFT JOIN pg_attribute a ON a.attrelid = top AND a.attname = n AND a.attnum > 0;
                     columns := CASE WHEN array_position(columns, NULL) IS NULL THEN columns END;
                     PERFORM syncline.set_barrier(top, lower(c.command_tag), columns);
                 END IF;
-                IF NOT own THEN
-                    PERFORM syncline.adopt(top);
-                END IF;
+                PERFORM syncline.adopt(top);
             END IF;
         ELSIF c.classid = 'pg_trigger'::regclass AND NOT own THEN
             SELECT g.tgrelid INTO top FROM pg_trigger g
@@ -169,18 +225,19 @@ BEGIN
                 INSERT INTO syncline.leaf SELECT p.relid, top FROM pg_partition_tree(top::regclass) p
                     UNION SELECT top, top ON CONFLICT DO NOTHING;
             END IF;
-        ELSIF c.classid = 'pg_type'::regclass AND changes_rows THEN
-            -- What depends on a type may do so through others: every user-defined one counts.
-            INSERT INTO syncline.barrier (relation, columns, reason)
-            SELECT g.tgrelid, array_agg(a.attnum), 'alter type'
-            FROM pg_trigger g JOIN pg_attribute a ON a.attrelid = g.tgrelid AND a.attnum > 0 AND a.atttypid >= 16384
-            WHERE g.tgfoid = 'syncline.stamp()'::regprocedure AND g.tgparentid = 0
-            GROUP BY g.tgrelid;
+        ELSIF c.classid = 'pg_cast'::regclass THEN
+            -- A function that makes JSON of a type is what its values are sent as.
+            PERFORM syncline.set_type_barrier(k.castsource) FROM pg_cast k
+            WHERE k.oid = c.objid AND k.casttarget = 'json'::regtype AND k.castmethod = 'f';
+        END IF;
+        IF is_of_type AND c.command_tag IN ('ALTER TABLE', 'ALTER TYPE') THEN
+            PERFORM syncline.set_type_barrier(CASE WHEN c.classid = 'pg_type'::regclass THEN c.objid ELSE r.reltype END)
+            FROM (SELECT) one LEFT JOIN pg_class r ON c.classid = 'pg_class'::regclass AND r.oid = c.objid;
         END IF;
     END LOOP;
 END $$;
-REVOKE ALL ON FUNCTION syncline.on_ddl(boolean, text[], boolean) FROM PUBLIC;
-COMMENT ON FUNCTION syncline.on_ddl(boolean, text[], boolean) IS 'barriers for the data definition command that just ended';
+REVOKE ALL ON FUNCTION syncline.on_ddl(text, text[], boolean, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION syncline.on_ddl(text, text[], boolean, boolean) IS 'barriers for the data definition command that just ended';
 
 CREATE FUNCTION syncline.ddl() RETURNS event_trigger LANGUAGE c AS 'MODULE_PATHNAME', 'syncline_ddl';
 COMMENT ON FUNCTION syncline.ddl() IS 'notices data definition commands that change rows or triggers of tracked tables';
@@ -196,6 +253,8 @@ BEGIN
             INSERT INTO syncline.barrier (relation, reason)
                 SELECT l.root, 'drop' FROM syncline.leaf l WHERE l.leaf = d.objid;
             DELETE FROM syncline.leaf l WHERE l.leaf = d.objid;
+        ELSIF d.object_type = 'cast' THEN
+            PERFORM syncline.set_type_barrier(to_regtype(d.address_names[1])) WHERE to_regtype(d.address_names[1]) IS NOT NULL;
         ELSIF d.object_type = 'trigger' AND d.address_names[3] IN ('~syncline_stamp', 'syncline_log', 'syncline_truncate') THEN
             relation := to_regclass(format('%I.%I', d.address_names[1], d.address_names[2]));
             IF relation IS NOT NULL THEN
@@ -217,7 +276,7 @@ COMMENT ON FUNCTION syncline.rewritten() IS
     'a barrier that resets nobody: a rewritten table looks empty to older snapshots, which must retry';
 
 CREATE EVENT TRIGGER syncline_ddl ON ddl_command_end
-    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'CREATE TRIGGER', 'ALTER TYPE', 'ALTER DOMAIN')
+    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE SCHEMA', 'CREATE TRIGGER', 'ALTER TRIGGER', 'ALTER TYPE', 'CREATE CAST')
     EXECUTE FUNCTION syncline.ddl();
 CREATE EVENT TRIGGER syncline_dropped ON sql_drop EXECUTE FUNCTION syncline.dropped();
 CREATE EVENT TRIGGER syncline_rewritten ON table_rewrite EXECUTE FUNCTION syncline.rewritten();

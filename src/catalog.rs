@@ -51,18 +51,37 @@ impl Tracked {
 /// Refuses a table where a write could have gone by unseen.
 fn check(root: &Relation, tree: &[pg_sys::Oid]) -> Result<()> {
     if root.detaching {
-        return Err(Error::rule("40001", format!("a partition of \"{}\" is being detached", root.name.1))
-            .with_hint("Try again when that is done."));
+        return Err(detached(root));
     }
     if root.key.is_empty() || root.version().is_none() {
         return Err(Error::rule("55000", format!("table \"{}\" has lost its key or its version column", root.name.1))
             .with_hint("Restore them and call sync_track."));
     }
+    if root.is_partition {
+        return Err(Error::rule("0A000", format!("table \"{}\" is a partition", root.name.1))
+            .with_detail("What left it is logged for the table that it belongs to.")
+            .with_hint("Pull from that table, with a condition on its partition key."));
+    }
+    if root.inherits || tree.len() > 1 && !root.is_partitioned {
+        return Err(Error::rule("0A000", format!("table \"{}\" takes part in plain inheritance", root.name.1))
+            .with_detail("Rows and definitions change there without a trace.")
+            .with_hint("Use partitions instead of inheritance."));
+    }
     for &oid in tree {
         let member = if oid == root.oid { Some(root.clone()) } else { relation::read(oid) };
         let Some(member) = member else { continue };
+        if !member.is_permanent {
+            let table = member.full_name();
+            return Err(Error::rule("55000", format!("table {table} is unlogged"))
+                .with_detail("A crash would empty it without a trace.")
+                .with_hint(format!("ALTER TABLE {table} SET LOGGED")));
+        }
         for name in [relation::STAMP, relation::LOG, relation::TRUNCATE] {
             if member.trigger(name).map(|t| t.enabled) != Some(b'A') {
+                // Detached concurrently while the pull waited for its lock.
+                if relation::root(oid) != root.oid {
+                    return Err(detached(root));
+                }
                 let table = format!("\"{}\".\"{}\"", member.name.0, member.name.1);
                 return Err(Error::rule(
                     "55000",
@@ -76,4 +95,9 @@ fn check(root: &Relation, tree: &[pg_sys::Oid]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn detached(root: &Relation) -> Error {
+    Error::rule("40001", format!("a partition of \"{}\" is being detached", root.name.1))
+        .with_hint("Try again when that is done.")
 }

@@ -4,6 +4,7 @@
 
 mod catalog;
 mod changes;
+mod ddl;
 mod digest;
 mod error;
 mod mutant;

@@ -169,9 +169,9 @@ fn restrict(filter: &mut Option<Filter>, tracked: &Tracked) -> Result<()> {
     Ok(())
 }
 
-/// Adds to a text what a relation is, as far as these columns go.
+/// Adds to a text what a relation is, as far as its key and these columns go.
 fn define<'a>(schemas: &mut String, tracked: &Tracked, reads: impl Iterator<Item = &'a Attribute>) {
-    schemas.push_str(&format!("{}:", tracked.relation.oid.to_u32()));
+    schemas.push_str(&format!("{}{:?}:", tracked.relation.oid.to_u32(), tracked.relation.key));
     for a in reads {
         let typid = a.storage.typid.to_u32();
         schemas.push_str(&format!("{} {typid} {} {},", a.number, a.typmod, a.collation.to_u32()));

@@ -123,8 +123,9 @@ fn log(call: &Call) -> Result<()> {
                 })
         };
     let made_by = first.made_by();
-    if made_by.is_some() && !first.is_updated() && !layout.log_inserts {
-        // Inserted by this very transaction: at any cursor the key was not there.
+    if made_by.is_some() && !first.is_updated() && !row.is_rewritten() && !layout.log_inserts {
+        // Inserted by this very transaction: at any cursor the key was not there. After ALTER TABLE has rewritten all
+        // rows nobody can tell; better tell a key that was never committed than keep one that is gone.
         write(&row, &layout, xid, b'e', first, made_by)?;
     } else if row.event == Event::Delete {
         if !mutant::is(Mutant::NoDeleteTombstone) {

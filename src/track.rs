@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 use pgrx::{pg_sys, spi::Spi};
 use syncline_delta::Error;
 
+use crate::ddl::{Change, Rows};
 use crate::error::{Result, unwrap_or_raise};
 use crate::pg::function::{Call, entry_point};
 use crate::pg::relation::quoted;
@@ -95,104 +96,22 @@ fn ddl(call: &Call) -> Result<()> {
         if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
             return Err(Error::rule("39P03", "this function is called by its event trigger only"));
         }
-        change((*context.cast::<pg_sys::EventTriggerData>()).parsetree)
+        Change::of((*context.cast::<pg_sys::EventTriggerData>()).parsetree)
     };
-    let (changes_rows, columns) = match change {
-        Change::None => (false, None),
-        Change::Columns(names) => (true, Some(names)),
-        Change::Any => (true, None),
+    let (what, columns) = match change.rows {
+        Rows::Same => ("nothing", None),
+        Rows::Key => ("key", None),
+        Rows::Attached => ("attached", None),
+        Rows::Columns(names) => ("columns", Some(names)),
+        Rows::Any => ("any", None),
     };
     // Adopting a partition runs commands too: those are ours.
     let outer = OWN.replace(here());
     let own = outer == here();
     settings::as_owner(|| {
-        let arguments = [changes_rows.into(), columns.into(), own.into()];
-        Spi::run_with_args("SELECT syncline.on_ddl($1, $2, $3)", &arguments).map_err(failed)
+        let arguments = [what.into(), columns.into(), change.is_of_type.into(), own.into()];
+        Spi::run_with_args("SELECT syncline.on_ddl($1, $2, $3, $4)", &arguments).map_err(failed)
     })?;
     OWN.set(outer);
     Ok(())
-}
-
-/// What a command may have done to rows without firing a row trigger.
-enum Change {
-    None,
-    Columns(Vec<String>),
-    Any,
-}
-
-/// Which rows a command can change, their reach or their triggers, without firing a row trigger.
-/// Columns that come and go are told apart by the cursor's identity instead.
-///
-/// # Safety
-///
-/// `tree` is null or a parse tree.
-unsafe fn change(tree: *mut pg_sys::Node) -> Change {
-    use pg_sys::AlterTableType as At;
-    const HARMLESS: &[At::Type] = &[
-        At::AT_AddColumn,
-        At::AT_ColumnDefault,
-        At::AT_DropNotNull,
-        At::AT_SetNotNull,
-        At::AT_SetStatistics,
-        At::AT_SetOptions,
-        At::AT_ResetOptions,
-        At::AT_SetStorage,
-        At::AT_SetCompression,
-        At::AT_DropColumn,
-        At::AT_AddIndex,
-        At::AT_AddIndexConstraint,
-        At::AT_AddConstraint,
-        At::AT_AlterConstraint,
-        At::AT_ValidateConstraint,
-        At::AT_DropConstraint,
-        At::AT_ChangeOwner,
-        At::AT_ClusterOn,
-        At::AT_DropCluster,
-        At::AT_SetTableSpace,
-        At::AT_SetRelOptions,
-        At::AT_ResetRelOptions,
-        At::AT_ReplicaIdentity,
-        At::AT_EnableRowSecurity,
-        At::AT_DisableRowSecurity,
-        At::AT_ForceRowSecurity,
-        At::AT_NoForceRowSecurity,
-        At::AT_AddIdentity,
-        At::AT_SetIdentity,
-        At::AT_DropIdentity,
-    ];
-    // SAFETY: the caller's promise; the node tag tells the struct, names are C strings.
-    unsafe {
-        let name = |pointer: *const std::ffi::c_char| std::ffi::CStr::from_ptr(pointer).to_string_lossy().into_owned();
-        if tree.is_null() {
-            return Change::Any;
-        }
-        match (*tree).type_ {
-            pg_sys::NodeTag::T_AlterTableStmt => {
-                let commands = (*tree.cast::<pg_sys::AlterTableStmt>()).cmds;
-                let count = usize::try_from((*commands).length).unwrap_or(0);
-                let mut columns = Vec::new();
-                for cell in std::slice::from_raw_parts((*commands).elements, count) {
-                    let command = cell.ptr_value.cast::<pg_sys::AlterTableCmd>();
-                    match (*command).subtype {
-                        At::AT_AlterColumnType => columns.push(name((*command).name)),
-                        harmless if HARMLESS.contains(&harmless) => {}
-                        _ => return Change::Any,
-                    }
-                }
-                if columns.is_empty() { Change::None } else { Change::Columns(columns) }
-            }
-            pg_sys::NodeTag::T_CreateStmt | pg_sys::NodeTag::T_CreateTableAsStmt => Change::None,
-            pg_sys::NodeTag::T_RenameStmt => {
-                let rename = tree.cast::<pg_sys::RenameStmt>();
-                match (*rename).renameType {
-                    // The triggers know filter columns by name: renamed and renamed back, one went unlogged.
-                    pg_sys::ObjectType::OBJECT_COLUMN => Change::Columns(vec![name((*rename).newname)]),
-                    // A composite's attribute changes what rows read as.
-                    pg_sys::ObjectType::OBJECT_ATTRIBUTE => Change::Any,
-                    _ => Change::None,
-                }
-            }
-            _ => Change::Any,
-        }
-    }
 }

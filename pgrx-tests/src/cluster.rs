@@ -150,13 +150,66 @@ impl<'a> Cluster<'a> {
 
     /// A hot standby that streams from this server, with the same settings.
     pub fn standby(&self) -> Self {
-        let standby = Self::new(self.install, "standby");
-        let mut command = as_server(&self.install.program("pg_basebackup"));
-        command.args(["-U", "postgres", "-R", "-c", "fast", "-p", "5432", "-h"]);
-        command.arg(&self.folder).arg("-D").arg(standby.data());
-        run(command, &standby.log_path());
+        let standby = self.backup("standby", &["-R"]);
         standby.start_again();
         standby
+    }
+
+    /// A copy of the folder of this server, as a backup has it; not started.
+    pub fn backup(&self, what: &str, options: &[&str]) -> Self {
+        let backup = Self::new(self.install, what);
+        let mut command = as_server(&self.install.program("pg_basebackup"));
+        command.args(["-U", "postgres", "-c", "fast", "-p", "5432"]).args(options).arg("-h");
+        command.arg(&self.folder).arg("-D").arg(backup.data());
+        run(command, &backup.log_path());
+        backup
+    }
+
+    /// Starts a backup of `source` and lets it replay up to a restore point; it is a primary then, on a new timeline.
+    pub fn recover(&self, source: &Cluster<'_>, point: &str) {
+        let log = source.data().join("pg_wal");
+        let settings = format!(
+            "restore_command = 'cp {}/%f %p'\nrecovery_target_name = '{point}'\nrecovery_target_action = promote\n",
+            log.display()
+        );
+        let file = self.data().join("postgresql.auto.conf");
+        fs::write(&file, settings).expect("the configuration can be written");
+        fs::write(self.data().join("recovery.signal"), "").expect("the folder can be written");
+        give(&self.folder);
+        self.start_again();
+        self.wait_until("SELECT NOT pg_is_in_recovery()");
+    }
+
+    /// Turns this server, which is stopped, into a standby of `source`, whose history it has left.
+    pub fn rewind(&self, source: &Cluster<'_>) {
+        // The source's control file names its new timeline from the next checkpoint on only.
+        source.connect().batch_execute("CHECKPOINT").expect("the source answers");
+        let mut command = as_server(&self.install.program("pg_rewind"));
+        command.arg("--write-recovery-conf").arg("--target-pgdata").arg(self.data()).arg("--source-server");
+        command.arg(format!("host={} port=5432 user=postgres dbname=postgres", source.folder.display()));
+        run(command, &self.log_path());
+        self.start_again();
+    }
+
+    /// Dumps a database and restores it into one of that name in another cluster.
+    pub fn dump_into(&self, other: &Cluster<'_>, database: &str) {
+        let file = other.folder.join("dump.sql");
+        let mut dump = as_server(&self.install.program("pg_dump"));
+        dump.args(["-U", "postgres", "-p", "5432", "-h"]).arg(&self.folder).arg("-f").arg(&file).arg(database);
+        run(dump, &self.log_path());
+        let mut restore = as_server(&self.install.program("psql"));
+        restore.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-p", "5432", "-h"]).arg(&other.folder);
+        restore.arg("-f").arg(&file).arg(database);
+        run(restore, &other.log_path());
+    }
+
+    /// Waits until a query gives true.
+    pub fn wait_until(&self, sql: &str) {
+        let (mut client, start) = (self.connect(), Instant::now());
+        while !client.query_one(sql, &[]).expect("the server answers").get::<_, bool>(0) {
+            assert!(start.elapsed() < PATIENCE, "never true: {sql}");
+            sleep(Duration::from_millis(10));
+        }
     }
 
     /// Waits until this standby has replayed what `primary` has committed so far.
@@ -164,12 +217,7 @@ impl<'a> Cluster<'a> {
         // Flushed, not inserted: on an idle server nobody flushes the rest, and at a page's end it is not even there.
         let sql = "SELECT pg_current_wal_flush_lsn()::text";
         let lsn: String = primary.connect().query_one(sql, &[]).expect("the primary answers").get(0);
-        let (mut client, start) = (self.connect(), Instant::now());
-        let sql = "SELECT coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, false)";
-        while !client.query_one(sql, &[&lsn]).expect("the standby answers").get::<_, bool>(0) {
-            assert!(start.elapsed() < PATIENCE, "the standby does not reach {lsn}");
-            sleep(Duration::from_millis(10));
-        }
+        self.wait_until(&format!("SELECT coalesce(pg_last_wal_replay_lsn() >= '{lsn}', false)"));
     }
 
     /// Makes a standby a primary.

@@ -11,8 +11,18 @@ use std::process::{Command, Stdio, id};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The programs that tests run; links would lead the server back to the system's folders.
-const PROGRAMS: [&str; 9] =
-    ["postgres", "initdb", "pg_ctl", "pg_basebackup", "pg_dump", "psql", "createdb", "dropdb", "pg_config"];
+const PROGRAMS: [&str; 10] = [
+    "postgres",
+    "initdb",
+    "pg_ctl",
+    "pg_basebackup",
+    "pg_rewind",
+    "pg_dump",
+    "psql",
+    "createdb",
+    "dropdb",
+    "pg_config",
+];
 
 /// What would turn a server or client of ours to somebody else's; and with a backtrace requested, every
 /// error would carry one in its DETAIL.

@@ -4,6 +4,7 @@
 //! Half of the pulls compute the truth in the statement that pulls: only that catches a second
 //! snapshot. The others pull in a REPEATABLE READ transaction whose snapshot may be old by then.
 
+mod alterer;
 mod client;
 mod shape;
 mod writer;
@@ -80,6 +81,8 @@ pub struct Report {
     pub upserts: u64,
     /// Transactions written.
     pub writes: u64,
+    /// Alterations of tables.
+    pub alterations: u64,
 }
 
 /// The first difference between a copy and the truth, or another proof that something is wrong.
@@ -108,6 +111,7 @@ enum Count {
     Deletes,
     Upserts,
     Writes,
+    Alterations,
 }
 
 /// What all threads share.
@@ -116,7 +120,7 @@ struct Shared {
     /// Whether row security restricts the role `ann`.
     secured: bool,
     stop: AtomicBool,
-    counts: [AtomicU64; 8],
+    counts: [AtomicU64; 9],
     violation: Mutex<Option<String>>,
 }
 
@@ -149,6 +153,7 @@ impl Shared {
             deletes: self.counted(Count::Deletes),
             upserts: self.counted(Count::Upserts),
             writes: self.counted(Count::Writes),
+            alterations: self.counted(Count::Alterations),
         };
         for (name, server) in servers {
             let log = server.log();
@@ -187,8 +192,17 @@ fn set_mutant(primary: &Cluster<'_>, name: &str) {
     admin.batch_execute(&format!("ALTER DATABASE postgres SET syncline.mutant = '{name}'")).expect("it can be set");
 }
 
-/// Runs writers and clients for `length`; an error is the first difference between a copy and the truth.
-pub fn run(install: &Install, seed: u64, length: Duration, mutant: Option<&str>) -> Result<Report, Violation> {
+/// How many alter tables meanwhile: none, or enough to meet each other.
+pub const ALTERERS: u64 = 2;
+
+/// Runs writers and clients for `length`, and so many who alter tables; an error is the first difference between a copy and the truth.
+pub fn run(
+    install: &Install,
+    seed: u64,
+    length: Duration,
+    alterers: u64,
+    mutant: Option<&str>,
+) -> Result<Report, Violation> {
     // A standby that waits for its readers: they are to be told to try again by us, not to be cancelled.
     let settings =
         [("max_standby_streaming_delay", "-1"), ("hot_standby_feedback", "on"), ("deadlock_timeout", "50ms")];
@@ -214,6 +228,9 @@ pub fn run(install: &Install, seed: u64, length: Duration, mutant: Option<&str>)
             scope.spawn(move || client::follow(shared, primary, standby, Rng::new(seed, actor)));
         }
         scope.spawn(move || prune(shared, primary, Rng::new(seed, WRITERS + CLIENTS)));
+        for actor in 1..=alterers {
+            scope.spawn(move || alterer::alter(shared, primary, Rng::new(seed, WRITERS + CLIENTS + actor)));
+        }
         while shared.is_running() && Instant::now() < end {
             thread::sleep(Duration::from_millis(50));
         }

@@ -33,7 +33,7 @@ fn each_fault_is_found() {
     for mutant in MUTANTS {
         let mut found = 0;
         for seed in 1..=seeds {
-            match oracle::run(&install, seed, LENGTH, Some(mutant)) {
+            match oracle::run(&install, seed, LENGTH, 0, Some(mutant)) {
                 Ok(report) => println!("{mutant}, seed {seed}: not found: {report:?}"),
                 Err(violation) => {
                     found += 1;

@@ -13,7 +13,7 @@ fn number(name: &str, default: u64) -> u64 {
 fn every_pull_equals_the_truth_of_its_snapshot() {
     let (seconds, seed) = (number("ORACLE_SECONDS", 60), number("ORACLE_SEED", 1));
     let mutant = std::env::var("ORACLE_MUTANT").ok();
-    let report = oracle::run(&Install::new(), seed, Duration::from_secs(seconds), mutant.as_deref());
+    let report = oracle::run(&Install::new(), seed, Duration::from_secs(seconds), 0, mutant.as_deref());
     let report = report.unwrap_or_else(|violation| panic!("{violation}"));
     println!("{report:?}");
     assert!(report.pulls >= 200, "fewer than 200 pulls show nothing");

@@ -53,6 +53,14 @@ pub struct Relation {
     pub triggers: Vec<OwnTrigger>,
     /// Whether a partition is being detached.
     pub detaching: bool,
+    /// Whether it is itself a partition.
+    pub is_partition: bool,
+    /// Whether it has partitions.
+    pub is_partitioned: bool,
+    /// Whether it has a parent of plain inheritance.
+    pub inherits: bool,
+    /// Whether a crash leaves it as it is: neither unlogged nor temporary.
+    pub is_permanent: bool,
 }
 
 /// Names of our triggers. `~` sorts behind all letters: BEFORE triggers fire in this order.
@@ -61,6 +69,9 @@ pub const STAMP: &str = "~syncline_stamp";
 pub const LOG: &str = "syncline_log";
 /// Name of the statement trigger for TRUNCATE.
 pub const TRUNCATE: &str = "syncline_truncate";
+
+/// The column that the trigger stamps.
+pub const VERSION: &str = "_sync_version";
 
 /// Quotes an identifier always, so that keywords are no case of their own.
 pub fn quoted(name: &str) -> String {
@@ -90,7 +101,7 @@ impl Relation {
 
     /// The column that the trigger stamps, if it is of the type that is stamped.
     pub fn version(&self) -> Option<&Attribute> {
-        self.attribute("_sync_version").filter(|attribute| attribute.storage.typid == pg_sys::INT8OID)
+        self.attribute(VERSION).filter(|attribute| attribute.storage.typid == pg_sys::INT8OID)
     }
 
     /// A trigger of ours by name.
@@ -168,12 +179,19 @@ pub fn tree(root: pg_sys::Oid) -> Vec<pg_sys::Oid> {
 
 /// The tracked table that a partition belongs to; a table that is no partition is its own.
 pub fn root(relation: pg_sys::Oid) -> pg_sys::Oid {
+    // SAFETY: a syscache look-up.
+    let is_partition = unsafe { pg_sys::get_rel_relispartition(relation) };
+    // A parent of plain inheritance is an ancestor too.
+    if is_partition { ancestors(relation).last().copied().unwrap_or(relation) } else { relation }
+}
+
+/// What a relation inherits from, the topmost last.
+fn ancestors(relation: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     unsafe extern "C-unwind" {
         fn get_partition_ancestors(relation: pg_sys::Oid) -> *mut pg_sys::List;
     }
-    // SAFETY: reads pg_inherits; returns a list of OIDs, the topmost last.
-    let ancestors = unsafe { oids(pg_sys::ffi::pg_guard_ffi_boundary(|| get_partition_ancestors(relation))) };
-    ancestors.last().copied().unwrap_or(relation)
+    // SAFETY: reads pg_inherits; returns a list of OIDs.
+    unsafe { oids(pg_sys::ffi::pg_guard_ffi_boundary(|| get_partition_ancestors(relation))) }
 }
 
 /// Reads a relation's definition; nothing if it does not exist or is no table.
@@ -201,6 +219,10 @@ pub fn read(oid: pg_sys::Oid) -> Option<Relation> {
             key: key(rel),
             triggers: triggers((*rel).trigdesc),
             detaching,
+            is_partition: form.relispartition,
+            is_partitioned: partitioned,
+            inherits: !form.relispartition && !ancestors(oid).is_empty(),
+            is_permanent: form.relpersistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT,
         };
         pg_sys::relation_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
         Some(relation)

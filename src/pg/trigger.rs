@@ -59,6 +59,12 @@ impl<'a> RowEvent<'a> {
         unsafe { (*self.data.tg_relation).rd_id }
     }
 
+    /// Whether this transaction has written the whole relation anew: then it made all row versions.
+    pub fn is_rewritten(&self) -> bool {
+        // SAFETY: the relation is open during the call; 0 is InvalidSubTransactionId.
+        unsafe { (*self.data.tg_relation).rd_firstRelfilenodeSubid != 0 }
+    }
+
     /// The row as it was (UPDATE, DELETE) or the new row (INSERT).
     pub fn first(&self) -> Tuple {
         Tuple(self.data.tg_trigtuple)

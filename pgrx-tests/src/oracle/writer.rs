@@ -43,7 +43,8 @@ pub fn write(shared: &Shared, primary: &Cluster<'_>, mut rng: Rng, actor: u64) {
     }
 }
 
-fn statement(rng: &mut Rng) -> String {
+/// One statement that writes.
+pub fn statement(rng: &mut Rng) -> String {
     let (id, other) = (rng.below(40), rng.below(40));
     let state = rng.pick(&["'open'", "'todo'", "'done'", "NULL"]);
     let (item, region) = (rng.below(20), rng.below(3));
