@@ -4,7 +4,6 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 use pgrx::pg_sys;
-use syncline_delta::filter::Comparison;
 use syncline_delta::log::Place;
 use syncline_delta::snapshot::Snapshot;
 
@@ -125,7 +124,7 @@ impl History {
     fn read(used: &Use<'_>, seen: &Snapshot) -> Result<Option<Self>> {
         let relation = used.relation;
         let key = relation.key_columns().map(|column| {
-            let equal = types::operator(types::base(column.storage.typid), Comparison::Eq)?;
+            let equal = types::key_equal(types::base(column.storage.typid))?;
             Ok((quoted(&column.name), equal))
         });
         let mut history = Self {

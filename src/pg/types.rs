@@ -33,8 +33,25 @@ pub fn array_of(typid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (array != pg_sys::InvalidOid).then_some(array)
 }
 
+/// The `=` of a key's column, as SQL: its type has an ordering, as the key has an index.
+pub fn key_equal(typid: pg_sys::Oid) -> Result<String> {
+    operator_of(typid, Comparison::Eq)
+}
+
 /// The operator of the type's default ordering (or hashing), as SQL.
 pub fn operator(typid: pg_sys::Oid, comparison: Comparison) -> Result<String> {
+    // SAFETY: a syscache look-up.
+    if unsafe { pg_sys::type_is_rowtype(typid) } {
+        return Err(incomparable(typid));
+    }
+    operator_of(typid, comparison)
+}
+
+fn incomparable(typid: pg_sys::Oid) -> Error {
+    Error::rule("42883", format!("values of type {} cannot be compared so", name(typid)))
+}
+
+fn operator_of(typid: pg_sys::Oid, comparison: Comparison) -> Result<String> {
     // SAFETY: type cache and syscache look-ups; names are palloc'd C strings or null.
     unsafe {
         let flags = pg_sys::TYPECACHE_EQ_OPR | pg_sys::TYPECACHE_LT_OPR | pg_sys::TYPECACHE_GT_OPR;
@@ -53,8 +70,8 @@ pub fn operator(typid: pg_sys::Oid, comparison: Comparison) -> Result<String> {
             Comparison::Le => member(pg_sys::BTLessEqualStrategyNumber),
             Comparison::Ge => member(pg_sys::BTGreaterEqualStrategyNumber),
         };
-        if found == pg_sys::InvalidOid || pg_sys::type_is_rowtype(typid) {
-            return Err(Error::rule("42883", format!("values of type {} cannot be compared so", name(typid))));
+        if found == pg_sys::InvalidOid {
+            return Err(incomparable(typid));
         }
         let name = CStr::from_ptr(pg_sys::get_opname(found)).to_string_lossy().into_owned();
         let function = pg_sys::get_opcode(found);
