@@ -125,7 +125,7 @@ impl History {
         let relation = used.relation;
         let key = relation.key_columns().map(|column| {
             let equal = types::key_equal(types::base(column.storage.typid))?;
-            Ok((quoted(&column.name), equal))
+            Ok((types::column(column), equal))
         });
         let mut history = Self {
             relation: relation.oid,

@@ -155,19 +155,20 @@ fn values_of_every_type_are_what_to_jsonb_makes_of_them_whatever_the_session_has
     run(&mut hostile, HOSTILE);
     for client in [&mut client, &mut hostile] {
         for source in [
-            format!("sync_changes(NULL, {shape})"),
-            format!("sync_changes('{cursor}', {shape})"),
-            format!("sync_preview({shape})"),
-            format!("json_to_recordset(sync_pull(NULL, {shape})->'changes') AS p(op text, key json, value json)"),
+            format!("sync_changes(NULL, {shape}) AS g"),
+            format!("sync_changes('{cursor}', {shape}) AS g"),
+            format!("sync_preview({shape}) AS g"),
+            format!("json_to_recordset(sync_pull(NULL, {shape})->'changes') AS g(op text, key json, value json)"),
         ] {
             let sql = format!(
-                "WITH got AS MATERIALIZED (SELECT key->>'id' AS id, value FROM {source} WHERE op = 'upsert') \
+                "WITH got AS MATERIALIZED (SELECT g.value AS got, t.value AS truth FROM {source} \
+                     JOIN public.truth t ON t.id = (g.key->>'id')::int WHERE op = 'upsert'), \
+                 wrong AS MATERIALIZED (SELECT * FROM got WHERE got::text <> truth) \
                  SELECT (SELECT count(*) FROM got), (SELECT array_agg(format('%s: %s, not %s', g.key, left(g.value::text, 200), \
                          left(t.value::text, 200)) ORDER BY length(g.key), g.key) \
-                     FROM got JOIN public.truth ON got.id = truth.id::text, json_each(got.value) g JOIN LATERAL \
-                         json_each(truth.value::json) t ON t.key = g.key AND t.value::text IS DISTINCT FROM g.value::text \
-                     WHERE got.value::text <> truth.value), \
-                 (SELECT count(*) FROM got JOIN public.truth ON got.id = truth.id::text WHERE got.value::text = truth.value)"
+                     FROM wrong, json_each(got) g JOIN LATERAL json_each(truth::json) t \
+                         ON t.key = g.key AND t.value::text IS DISTINCT FROM g.value::text), \
+                 (SELECT count(*) FROM wrong)"
             );
             let row = client.query_one(&sql, &[]).unwrap_or_else(|error| panic!("{source:.60}: {error:?}"));
             let wrong: Vec<String> = row.get::<_, Option<Vec<String>>>(1).unwrap_or_default();
@@ -179,7 +180,7 @@ fn values_of_every_type_are_what_to_jsonb_makes_of_them_whatever_the_session_has
                 })
                 .collect();
             assert!(named.is_empty(), "{source:.60}: {named:#?}");
-            assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(2)), (rows, rows), "{source:.60}");
+            assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(2)), (rows, 0), "{source:.60}");
         }
         let again = digest(client);
         assert_eq!((again.get::<_, i64>(0), again.get::<_, String>(1)), (rows, hash.clone()));
@@ -190,8 +191,12 @@ fn values_of_every_type_are_what_to_jsonb_makes_of_them_whatever_the_session_has
     assert!(types.len() > 500 && rows > 50, "{} types, {rows} rows", types.len());
 }
 
-/// Types without an `=` of a default operator class: no filter compares them. Arrays of them have none either.
-const WITHOUT_EQUAL: &[&str] = &[];
+/// Composites, and types without an `=` of a default operator class: no filter compares them. Nor, of the latter, their arrays.
+const WITHOUT_EQUAL: &str = "pg_catalog.json pg_catalog.xml pg_catalog.pg_node_tree pg_catalog.point pg_catalog.lseg \
+    pg_catalog.path pg_catalog.box pg_catalog.polygon pg_catalog.line pg_catalog.circle pg_catalog.refcursor \
+    pg_catalog.txid_snapshot pg_catalog.jsonpath pg_catalog.pg_snapshot public.lquery public.ltxtquery public.query_int \
+    public.tablefunc_crosstab_2 public.tablefunc_crosstab_3 public.tablefunc_crosstab_4 public.pair public.plain_pair \
+    public.nested public.nothing public.celsius public.pair_domain";
 
 /// One type's story: a client of the rows with the first value, another one of all rows, told apart by their key.
 fn follow(client: &mut Client, number: usize, one: &Type) -> (bool, bool) {
@@ -229,7 +234,9 @@ fn follow(client: &mut Client, number: usize, one: &Type) -> (bool, bool) {
     };
     all.pull(client);
     if is_compared {
-        let equal = format!("SELECT count(*) FROM {table} WHERE f = {first}");
+        // The operators of an enum take no domain; a filter's do.
+        let base = if name == "public.mood_domain" { "::mood" } else { "" };
+        let equal = format!("SELECT count(*) FROM {table} WHERE f{base} = {first}{base}");
         let expected: i64 = client.query_one(&equal, &[]).unwrap_or_else(|error| panic!("{equal}: {error:?}")).get(0);
         assert!(some.count() as i64 == expected && expected > 0, "{name}: {} of {expected}", some.count());
         followers.push(some);
@@ -264,11 +271,111 @@ fn values_of_every_type_are_keys_and_are_filtered_by_where_they_can_be() {
     for (number, one) in types.iter().enumerate().filter(|(_, one)| !one.is_catalog && !one.values.is_empty()) {
         let (is_key, is_compared) = follow(&mut client, number, one);
         keys += usize::from(is_key);
-        if !is_compared {
+        if !is_compared && !one.name.contains("._") {
             refused.push(one.name.as_str());
         }
         run(&mut client, &format!("DROP TABLE k{number}"));
     }
-    assert_eq!(refused, WITHOUT_EQUAL);
+    assert_eq!(refused.join(" "), WITHOUT_EQUAL);
     assert!(keys > 150, "{keys}");
+}
+
+/// The value of column `v` in one row, for a shape of table `t`.
+fn value(client: &mut Client, options: &str) -> String {
+    let shape = format!(r#"{{"tables":{{"t":{{}}}}{options}}}"#);
+    let sql = format!("SELECT value::text FROM sync_preview('{shape}') WHERE op = 'upsert'");
+    let row: String = client.query_one(&sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0);
+    row.strip_prefix(r#"{"v": "#).and_then(|rest| rest.strip_suffix(r#", "id": 1}"#)).unwrap_or(&row).to_owned()
+}
+
+#[test]
+fn values_that_differ_from_to_jsonb_are_these() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = database(&cluster);
+    run(&mut client, "CREATE EXTENSION syncline; CREATE TYPE doc AS (n bigint, j json, c \"char\")");
+    for (typ, given, options, expected) in [
+        // JSON is sent as it is stored, but on one line. What jsonb does not take, a member twice among it, comes too.
+        ("json", r#"'{"b" :1,  "a":1.0, "a": 1e2}'"#, "", r#"{"b" :1,  "a":1.0, "a": 1e2}"#),
+        ("json", "E'[1,\r\n 2]'", "", "[1,   2]"),
+        ("json", r#"'"\u0000"'"#, "", r#""\u0000""#),
+        ("json[]", r#"ARRAY['{"b" :1}']::json[]"#, "", r#"[{"b" :1}]"#),
+        ("doc", r#"ROW(1, '{"b" :"\u0000"}', 'x')::doc"#, "", r#"{"c": "x", "j": {"b" :"\u0000"}, "n": 1}"#),
+        // A byte that is no character of UTF-8.
+        ("\"char\"", "(-56)::\"char\"", "", r#""\\310""#),
+        ("\"char\"[]", "ARRAY[(-1)::\"char\"]", "", r#"["\\377"]"#),
+        // Asked for by the shape, at any depth.
+        ("int8", "7", r#","int8":"string""#, r#""7""#),
+        ("int8[]", "'{7,NULL}'", r#","int8":"string""#, r#"["7", null]"#),
+        ("doc[]", "ARRAY[ROW(7, '7', NULL)]::doc[]", r#","int8":"string""#, r#"[{"c": null, "j": 7, "n": "7"}]"#),
+    ] {
+        run(
+            &mut client,
+            &format!(
+                "CREATE TABLE t (id int PRIMARY KEY, v {typ}); SELECT sync_track('t'); INSERT INTO t SELECT 1, {given}"
+            ),
+        );
+        assert_eq!(value(&mut client, options), expected, "{typ} {given}");
+        run(&mut client, "DROP TABLE t");
+    }
+}
+
+#[test]
+fn constants_mean_the_same_whatever_the_session_has_set() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = database(&cluster);
+    run(
+        &mut client,
+        "CREATE EXTENSION syncline; CREATE TABLE t (id int PRIMARY KEY, words text[], at timestamptz, d date, i interval); \
+         INSERT INTO t VALUES (1, '{a,NULL}', '2024-01-02 05:00+00', '2024-02-03', '-1 day -2 hours'); \
+         SELECT sync_track('t', '{words,at,d,i}')",
+    );
+    let mut hostile = cluster.connect();
+    run(&mut hostile, HOSTILE);
+    run(&mut hostile, "SET timezone_abbreviations = 'India'");
+    for filter in [
+        "words = '{a,NULL}'",
+        "at = '2024-01-02 00:00 EST'",
+        "at = '2024-01-02 10:30 IST' OR at = '2024-01-02 07:00 IST'",
+        "at = '2024-01-02 05:00'",
+        "d = '24-02-03' OR d = '2024-02-03'",
+        "i = '-1 2:00:00'",
+    ] {
+        let shape = serde_json::json!({"tables": {"t": {"where": filter}}}).to_string();
+        let counts = [&mut client, &mut hostile].map(|client| {
+            let row = client.query_one("SELECT rows, hash FROM public.sync_digest($1::text::jsonb)", &[&shape]);
+            let row = row.unwrap_or_else(|error| panic!("{filter}: {error:?}"));
+            (row.get::<_, i64>(0), row.get::<_, String>(1))
+        });
+        assert_eq!(counts[0], counts[1], "{filter}");
+    }
+}
+
+#[test]
+fn keys_and_members_whose_operators_are_particular_serve_sub_selects() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = database(&cluster);
+    run(
+        &mut client,
+        "CREATE EXTENSION syncline; CREATE TABLE p (k plain_pair, m mood_domain, PRIMARY KEY (k, m)); \
+         CREATE TABLE t (id pair_domain PRIMARY KEY, m mood_domain NOT NULL); \
+         SELECT sync_track('p', log_inserts => true); SELECT sync_track('t', '{m}'); \
+         INSERT INTO t VALUES ('(1,)', 'sad'), ('(2,a)', 'ünï,{}')",
+    );
+    let mut inside = Follower::new(r#"{"tables": {"t": {"where": "m IN (SELECT m FROM p)"}}}"#);
+    let mut outside = Follower::new(r#"{"tables": {"t": {"where": "m NOT IN (SELECT m FROM p WHERE m <> 'sad')"}}}"#);
+    for (sql, counts) in [
+        ("INSERT INTO p VALUES ('(1,a)', 'sad'), ('(2,a)', 'sad')", (1, 2)),
+        ("DELETE FROM p WHERE k = ROW(1, 'a')::plain_pair", (1, 2)),
+        ("UPDATE p SET m = 'ünï,{}'", (1, 1)),
+        ("UPDATE t SET m = 'ünï,{}'", (2, 0)),
+        ("DELETE FROM p", (0, 2)),
+    ] {
+        run(&mut client, sql);
+        inside.pull(&mut client);
+        outside.pull(&mut client);
+        assert_eq!((inside.count(), outside.count()), counts, "{sql}");
+    }
 }

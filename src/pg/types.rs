@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 use syncline_delta::Error;
 use syncline_delta::filter::Comparison;
 
+use super::relation::Attribute;
 use crate::error::Result;
 
 /// A type's name, as messages show it.
@@ -24,6 +25,14 @@ pub fn full_name(typid: pg_sys::Oid) -> String {
 pub fn base(typid: pg_sys::Oid) -> pg_sys::Oid {
     // SAFETY: a syscache look-up.
     unsafe { pg_sys::getBaseType(typid) }
+}
+
+/// A column's name as the operators of its base type take it: those of enums take no domain.
+pub fn column(attribute: &Attribute) -> String {
+    let (name, base) = (super::relation::quoted(&attribute.name), base(attribute.storage.typid));
+    // SAFETY: a syscache look-up.
+    let is_domain = base != attribute.storage.typid && unsafe { pg_sys::type_is_enum(base) };
+    if is_domain { format!("{name}::{}", full_name(base)) } else { name }
 }
 
 /// The type of arrays of a type.

@@ -63,7 +63,12 @@ pub fn of(name: &str) -> Option<&'static [&'static str]> {
         "regnamespace" => &["'pg_catalog'", "'\"odd \"\"schema\"'", "0"],
         "regconfig" => &["'english'", "'simple'", "0"],
         "regdictionary" => &["'simple'", "'english_stem'", "0"],
-        "text" => &["''", "'é\u{1F600}\"\\\n\r\t\u{8}\u{c}\u{1}\u{1f}\u{7f}\u{2028}'", "repeat('long \"text\"', 10000)", "'\\u0041'"],
+        "text" => &[
+            "''",
+            "'é\u{1F600}\"\\\n\r\t\u{8}\u{c}\u{1}\u{1f}\u{7f}\u{2028}'",
+            "repeat('long \"text\"', 10000)",
+            "'\\u0041'",
+        ],
         "bpchar" => &["'a  '", "''", "'\"'"],
         "varchar" => &["'a  '", "''", "repeat('é', 9000)"],
         "oid" => &["0", "4294967295"],
@@ -92,13 +97,35 @@ pub fn of(name: &str) -> Option<&'static [&'static str]> {
         "polygon" => &["'((0,0),(1,1),(2,0.30000000000000004))'"],
         "line" => &["'{1,-1,0.1}'"],
         "circle" => &["'<(0,0),1.5>'"],
-        "float4" => &["0", "'-0'", "'NaN'", "'Infinity'", "'-Infinity'", "'3.4028235e38'", "'1e-45'", "0.1", "1e7", "16777216"],
+        "float4" => {
+            &["0", "'-0'", "'NaN'", "'Infinity'", "'-Infinity'", "'3.4028235e38'", "'1e-45'", "0.1", "1e7", "16777216"]
+        }
         "float8" => &[
-            "0", "'-0'", "'NaN'", "'Infinity'", "'-Infinity'", "'1.7976931348623157e308'", "'5e-324'", "'-1.5e-7'", "0.1",
-            "1e15", "1e16", "123456789.12345678", "'-1e20'", "'1.25e3'",
+            "0",
+            "'-0'",
+            "'NaN'",
+            "'Infinity'",
+            "'-Infinity'",
+            "'1.7976931348623157e308'",
+            "'5e-324'",
+            "'-1.5e-7'",
+            "0.1",
+            "1e15",
+            "1e16",
+            "123456789.12345678",
+            "'-1e20'",
+            "'1.25e3'",
         ],
         "numeric" => &[
-            "0", "1.00", "'NaN'", "'Infinity'", "'-Infinity'", "'-0.000'", "'1e-1000'", "'1e400'", "'-123456789012345678901234567890.1200'",
+            "0",
+            "1.00",
+            "'NaN'",
+            "'Infinity'",
+            "'-Infinity'",
+            "'-0.000'",
+            "'1e-1000'",
+            "'1e400'",
+            "'-123456789012345678901234567890.1200'",
         ],
         "money" => &["0", "'-92233720368547758.08'", "'92233720368547758.07'", "'-1.5'"],
         "macaddr" => &["'08:00:2b:01:02:03'", "'ff:ff:ff:ff:ff:ff'"],
@@ -109,13 +136,27 @@ pub fn of(name: &str) -> Option<&'static [&'static str]> {
         "date" => &["'infinity'", "'-infinity'", "'4714-11-24 BC'", "'5874897-12-31'", "'2024-02-29'", "'0001-01-01'"],
         "time" => &["'00:00'", "'24:00:00'", "'23:59:59.999999'"],
         "timetz" => &["'00:00+15:59:59'", "'24:00:00-15:59:59'", "'12:00:00.5+05:45'"],
-        "timestamp" => &["'infinity'", "'-infinity'", "'4714-11-24 BC'", "'294276-12-31 23:59:59.999999'", "'2024-02-29 12:00:00.5'"],
+        "timestamp" => &[
+            "'infinity'",
+            "'-infinity'",
+            "'4714-11-24 BC'",
+            "'294276-12-31 23:59:59.999999'",
+            "'2024-02-29 12:00:00.5'",
+        ],
         "timestamptz" => &[
-            "'infinity'", "'-infinity'", "'4714-11-24 00:00+00 BC'", "'294276-12-31 23:59:59.999999+00'", "'2024-02-29 12:00:00.123+05:45'",
+            "'infinity'",
+            "'-infinity'",
+            "'4714-11-24 00:00+00 BC'",
+            "'294276-12-31 23:59:59.999999+00'",
+            "'2024-02-29 12:00:00.123+05:45'",
             "'1890-01-01 00:00+00'",
         ],
         "interval" => &[
-            "'0'", "'178000000 years'", "'-178000000 years'", "'1 mon -1 day 00:00:00.000001'", "'-1 year 2 mons -3 days -04:05:06.7'",
+            "'0'",
+            "'178000000 years'",
+            "'-178000000 years'",
+            "'1 mon -1 day 00:00:00.000001'",
+            "'-1 year 2 mons -3 days -04:05:06.7'",
             "'2562047788:00:54.775807'",
         ],
         "bit" => &["B'1'", "B'10101'", "B''"],
@@ -123,7 +164,11 @@ pub fn of(name: &str) -> Option<&'static [&'static str]> {
         "refcursor" => &["'c'", "'\"'"],
         "uuid" => &["'00000000-0000-0000-0000-000000000000'", "'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'"],
         "pg_lsn" => &["'0/0'", "'FFFFFFFF/FFFFFFFF'"],
-        "tsvector" => &["''", "'''a'':1A,2 ''b c'' ''é\"''''\\\\'''", "array_to_tsvector(array(SELECT 'w' || g FROM generate_series(1, 3000) g))"],
+        "tsvector" => &[
+            "''",
+            "'''a'':1A,2 ''b c'' ''é\"''''\\\\'''",
+            "array_to_tsvector(array(SELECT 'w' || g FROM generate_series(1, 3000) g))",
+        ],
         "tsquery" => &["'a & !b | (c <2> d:*A)'", "''"],
         "txid_snapshot" | "pg_snapshot" => &["'10:20:10,14,15'", "'1:1:'"],
         "int4range" => &["'empty'", "'[1,5]'", "'(,)'", "'[-2147483648,2147483647)'"],
@@ -144,7 +189,11 @@ pub fn of(name: &str) -> Option<&'static [&'static str]> {
         "pair_domain" => &["'(1,x)'", "'(2,)'"],
         "blind_text" => &["'a'", "'B'"],
         "plain_pair" => &["'(1,a)'", "'(,)'", "'(-2,\"\"\"\")'"],
-        "pair" => &["ROW(9223372036854775807, 'é\"', '{1.0,NaN,NULL}', '2024-02-29 12:00+05:45', true)", "'(,,,,)'", "ROW(1, repeat('t', 5000), NULL, 'infinity', NULL)"],
+        "pair" => &[
+            "ROW(9223372036854775807, 'é\"', '{1.0,NaN,NULL}', '2024-02-29 12:00+05:45', true)",
+            "'(,,,,)'",
+            "ROW(1, repeat('t', 5000), NULL, 'infinity', NULL)",
+        ],
         "nested" => &[
             "ROW(ROW(1, 'x', '{1.50}', '1890-01-01 00:00+00', false), 'sad', ARRAY[ROW(2, NULL, NULL, NULL, NULL), NULL]::pair[], 7, '1 day -1 sec', '\\x00ff', 0.1)",
             "'(,,,,,,)'",
@@ -167,8 +216,16 @@ pub fn of(name: &str) -> Option<&'static [&'static str]> {
         "upc" => &["'220356483481'"],
         "lo" => &["0", "4294967295"],
         "query_int" => &["'1&(2|!3)'"],
-        "gtsvector" | "gtrgm" | "ghstore" | "ltree_gist" | "intbig_gkey" | "pg_ndistinct" | "pg_dependencies" | "pg_mcv_list"
-        | "pg_brin_bloom_summary" | "pg_brin_minmax_multi_summary" => NONE,
+        "gtsvector"
+        | "gtrgm"
+        | "ghstore"
+        | "ltree_gist"
+        | "intbig_gkey"
+        | "pg_ndistinct"
+        | "pg_dependencies"
+        | "pg_mcv_list"
+        | "pg_brin_bloom_summary"
+        | "pg_brin_minmax_multi_summary" => NONE,
         _ if name.starts_with("gbtreekey") => NONE,
         "tablefunc_crosstab_2" => &["'(x,a,)'"],
         "tablefunc_crosstab_3" => &["'(x,a,,)'"],
