@@ -352,8 +352,8 @@ CREATE TABLE syncline.client (
 );
 COMMENT ON TABLE syncline.client IS
     'the last mutation of each client that was applied or rejected, and the last rejected one; tracked, so that it comes with the rows';
--- All arguments: nothing but our own function takes them.
-SELECT @extschema@.sync_track('syncline.client'::regclass, '{}'::text[], false, false);
+-- All arguments: nothing but our own function takes them. A publication for all tables has it already, and nobody subscribes to it yet.
+SELECT @extschema@.sync_track('syncline.client'::regclass, '{}'::text[], false, true);
 SELECT pg_catalog.pg_extension_config_dump('syncline.client', '');
 GRANT SELECT ON syncline.client TO PUBLIC;
 
