@@ -126,8 +126,9 @@ fn constraints_that_wait_for_the_end_leave_what_they_leave() {
         "CREATE TABLE t (id int PRIMARY KEY, place int, f int, parent int, UNIQUE (place) DEFERRABLE INITIALLY DEFERRED, \
                          FOREIGN KEY (parent) REFERENCES t ON DELETE CASCADE ON UPDATE CASCADE DEFERRABLE INITIALLY DEFERRED, \
                          EXCLUDE (place WITH =) DEFERRABLE INITIALLY DEFERRED); \
-         INSERT INTO t SELECT g, g, 1, NULLIF(g - 1, 0) FROM generate_series(1, 4) g; SELECT sync_track('t', '{f}')",
+         INSERT INTO t SELECT g, g, 1, NULLIF(g - 1, 0) FROM generate_series(1, 4) g",
     );
+    stage.run("SELECT sync_track('t', '{f}')");
     stage.tell(
         IN_SHAPE,
         &[
@@ -176,7 +177,7 @@ fn as_many_columns_as_there_can_be_are_sent() {
     let count =
         "SELECT count(*) FROM sync_preview('{\"tables\":{\"t\":{}}}'), json_object_keys(value) WHERE op = 'upsert'";
     assert_eq!(stage.client.query_one(count, &[]).unwrap().get::<_, i64>(0), 2 * 1599);
-    stage.begin("full", &table(", one_more int"));
+    stage.begin("brim", &table(", one_more int"));
     let refused = stage.client.batch_execute("SELECT sync_track('t')").unwrap_err();
     assert_eq!(state(&refused), "54011", "there is no room for the version");
 }
