@@ -414,8 +414,8 @@ CREATE TABLE syncline.client (
 );
 COMMENT ON TABLE syncline.client IS
     'the last mutation of each client that was applied or rejected, and the last rejected one; tracked, so that it comes with the rows';
--- All arguments: nothing but our own function takes them.
-SELECT @extschema@.sync_track('syncline.client'::regclass, '{role}'::text[], false, false);
+-- All arguments: nothing but our own function takes them. A publication for all tables has it already, and nobody subscribes to it yet.
+SELECT @extschema@.sync_track('syncline.client'::regclass, '{role}'::text[], false, true);
 -- A role sees its own clients only.
 ALTER TABLE syncline.client ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON syncline.client FOR SELECT USING (role = current_user);

@@ -4,7 +4,6 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 use pgrx::pg_sys;
-use syncline_delta::filter::Comparison;
 use syncline_delta::log::Place;
 use syncline_delta::snapshot::Snapshot;
 
@@ -33,8 +32,8 @@ impl Key {
     /// Each column with its type's `=`; some types have none that may be used.
     pub fn of(relation: &Relation) -> Result<Self> {
         let column = |column: &Attribute| {
-            let equal = types::operator(types::base(column.storage.typid), Comparison::Eq)?;
-            Ok((quoted(&column.name), equal))
+            let equal = types::key_equal(types::base(column.storage.typid))?;
+            Ok((types::column(column), equal))
         };
         Ok(Self(relation.key_columns().map(column).collect::<Result<_>>()?))
     }

@@ -3,10 +3,14 @@
 use std::ffi::CStr;
 
 use pgrx::pg_sys;
-use syncline_delta::json;
+use syncline_delta::{Error, json};
 
+use crate::error::raise;
 use crate::pg::function;
-use crate::pg::relation::Attribute;
+use crate::pg::relation::{self, Attribute};
+
+/// The most bytes of a row's JSON: one datum ends at 1 GB, and the key and the name of its relation go with it.
+const MAX_ROW: usize = (1 << 30) - (1 << 24);
 
 /// How a value of a type is written.
 enum Writer {
@@ -32,9 +36,18 @@ enum Writer {
         align: i8,
         typid: pg_sys::Oid,
     },
+    /// An object of its attributes.
+    Composite {
+        object: Object,
+        descriptor: pg_sys::TupleDesc,
+    },
+    /// `"char"`, which can be any byte: what is not ASCII in octal, as PostgreSQL 16 and later print it.
+    Char,
+    /// `bytea`, whose output function ends at 1 GB of hex.
+    Bytea,
     /// A string of its output function.
     Output(pg_sys::Oid),
-    /// Composites and types with a cast to JSON: what `to_jsonb` makes of them.
+    /// Types with a cast to JSON: what `to_jsonb` makes of them.
     ToJsonb(pg_sys::Oid),
 }
 
@@ -81,6 +94,9 @@ impl Object {
                 None => out.extend_from_slice(b"null"),
                 Some(datum) => member.writer.write(out, datum),
             }
+            if out.len() > MAX_ROW {
+                raise(&Error::Limit { what: "the JSON of a row", limit: MAX_ROW });
+            }
         }
         out.push(b'}');
     }
@@ -112,10 +128,24 @@ impl Writer {
                 let writer = Box::new(Self::of(element, int8_as_string));
                 Self::Array { element: writer, length, by_value, align, typid: element }
             }
-            // SAFETY: catalog look-ups.
-            _ if unsafe { pg_sys::type_is_rowtype(base) } || has_json_cast(base) => Self::ToJsonb(base),
+            pg_sys::CHAROID => Self::Char,
+            pg_sys::BYTEAOID => Self::Bytea,
+            // SAFETY: a catalog look-up.
+            _ if unsafe { pg_sys::type_is_rowtype(base) } => Self::composite(base, int8_as_string),
+            _ if has_json_cast(base) => Self::ToJsonb(base),
             _ => Self::Output(output),
         }
+    }
+
+    fn composite(typid: pg_sys::Oid, int8_as_string: bool) -> Self {
+        // SAFETY: the type is a composite; the copy of its descriptor lives as long as the memory context of the call.
+        let (descriptor, attributes) = unsafe {
+            let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(typid, -1);
+            (descriptor, relation::attributes(descriptor))
+        };
+        let place = |a: &Attribute| usize::try_from(a.number - 1).unwrap_or(0);
+        let object = Object::new(attributes.iter().map(|a| (place(a), a)), true, int8_as_string);
+        Self::Composite { object, descriptor }
     }
 
     fn write(&self, out: &mut Vec<u8>, datum: pg_sys::Datum) {
@@ -172,9 +202,44 @@ impl Writer {
                     nested(out, element, extents, values, nulls);
                 }
             }
+            Self::Composite { object, descriptor } => {
+                // SAFETY: the datum is a row of that type; it and its parts live until the row has been written.
+                let (values, nulls) = unsafe { parts(*descriptor, datum) };
+                object.write(out, |column| (!nulls[column]).then(|| values[column]));
+            }
+            Self::Char => match datum.value() as u8 {
+                0 => out.extend_from_slice(b"\"\""),
+                byte if byte.is_ascii() => json::string(out, &[byte]),
+                byte => json::string(out, format!("\\{byte:o}").as_bytes()),
+            },
+            Self::Bytea => with_text(datum, |bytes| {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                out.extend_from_slice(b"\"\\\\x");
+                out.extend(bytes.iter().flat_map(|b| [HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]));
+                out.push(b'"');
+            }),
             Self::Output(output) => with_output(*output, datum, |text| json::string(out, text)),
             Self::ToJsonb(typid) => to_jsonb(out, *typid, datum),
         }
+    }
+}
+
+/// The attributes of a composite value.
+///
+/// # Safety
+///
+/// The datum is a live row of the type that the descriptor describes.
+unsafe fn parts(descriptor: pg_sys::TupleDesc, datum: pg_sys::Datum) -> (Vec<pg_sys::Datum>, Vec<bool>) {
+    // SAFETY: the caller's promise; heap_deform_tuple fills one place for each attribute.
+    unsafe {
+        let header = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
+        let length = u32::try_from(pgrx::varlena::varsize_any(header.cast())).unwrap_or(0);
+        let mut tuple = pg_sys::HeapTupleData { t_len: length, t_data: header, ..Default::default() };
+        let width = usize::try_from((*descriptor).natts).unwrap_or(0);
+        let mut values = vec![pg_sys::Datum::from(0usize); width];
+        let mut nulls = vec![true; width];
+        pg_sys::heap_deform_tuple(&mut tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+        (values, nulls)
     }
 }
 

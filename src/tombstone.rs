@@ -25,6 +25,9 @@ entry_point!(
     }
 );
 
+/// The most bytes that are kept of a row, with room for the header: one datum ends at 1 GB.
+const MAX_OLD: usize = (1 << 30) - (1 << 10);
+
 /// A key or filter column of the relation at hand.
 struct Logged {
     here: i16,
@@ -160,6 +163,9 @@ fn write(row: &RowEvent<'_>, layout: &Layout, xid: u64, kind: u8, tuple: Tuple, 
     let mut old = Vec::with_capacity(64);
     for column in &layout.columns {
         image::encode(&mut old, column.tracked, column.storage, row.value(tuple, column.here));
+    }
+    if old.len() > MAX_OLD {
+        return Err(Error::Limit { what: "the old values of key and filter columns", limit: MAX_OLD });
     }
     let seq = sequence(made_by, next_count(xid)?);
     let datum = |value: i64| pg_sys::Datum::from(value);

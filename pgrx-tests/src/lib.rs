@@ -9,6 +9,7 @@ pub mod histories;
 mod install;
 pub mod oracle;
 pub mod rng;
+pub mod stage;
 
 pub use cluster::{Cluster, is_alive};
 pub use install::{Install, repository, scratch};

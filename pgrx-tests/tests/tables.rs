@@ -1,47 +1,9 @@
 //! Kinds of tables, of writes and of alterations: the law at each pull, and who is reset by what.
 
-use postgres::Client;
 use syncline_tests::follower::Follower;
 use syncline_tests::histories::state;
+use syncline_tests::stage::{IN_SHAPE, Stage};
 use syncline_tests::{Cluster, Install};
-
-/// One database, in which each story has a schema of its own.
-struct Stage {
-    client: Client,
-}
-
-impl Stage {
-    fn new(cluster: &Cluster<'_>) -> Self {
-        let mut client = cluster.connect();
-        client.batch_execute("CREATE EXTENSION syncline SCHEMA public").unwrap();
-        Self { client }
-    }
-
-    /// A schema of its own with what the story begins with.
-    fn begin(&mut self, name: &str, sql: &str) {
-        self.run(&format!("CREATE SCHEMA {name}; SET search_path = {name}, public; {sql}"));
-    }
-
-    fn run(&mut self, sql: &str) {
-        self.client.batch_execute(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-    }
-
-    fn pull(&mut self, follower: &mut Follower) -> Vec<String> {
-        follower.pull(&mut self.client)
-    }
-
-    /// Runs each step and pulls: the changes must be these.
-    fn tell(&mut self, shape: &str, steps: &[(&str, &[&str])]) {
-        let mut follower = Follower::new(shape);
-        self.pull(&mut follower);
-        for (sql, expected) in steps {
-            self.run(sql);
-            assert_eq!(self.pull(&mut follower), *expected, "after {sql}");
-        }
-    }
-}
-
-const IN_SHAPE: &str = r#"{"tables": {"t": {"where": "f = 1"}}}"#;
 
 #[test]
 fn partitions_come_move_and_go_without_a_lost_row() {

@@ -229,10 +229,12 @@ pub fn read(oid: pg_sys::Oid) -> Option<Relation> {
     }
 }
 
+/// The live columns of a row type.
+///
 /// # Safety
 ///
-/// `descriptor` belongs to an open relation.
-unsafe fn attributes(descriptor: pg_sys::TupleDesc) -> Vec<Attribute> {
+/// `descriptor` is live.
+pub unsafe fn attributes(descriptor: pg_sys::TupleDesc) -> Vec<Attribute> {
     // SAFETY: a descriptor has `natts` attributes.
     unsafe {
         let count = usize::try_from((*descriptor).natts).unwrap_or(0);

@@ -2,8 +2,8 @@
 
 use pgrx::pg_sys;
 
-/// What the bytes of a delta depend on. ISO 8601 where there is a choice.
-const PINNED: [(&std::ffi::CStr, &std::ffi::CStr); 7] = [
+/// What the bytes of a delta, and the values of a filter's constants, depend on. ISO 8601 where there is a choice.
+const PINNED: [(&std::ffi::CStr, &std::ffi::CStr); 11] = [
     (c"TimeZone", c"UTC"),
     (c"DateStyle", c"ISO, YMD"),
     (c"IntervalStyle", c"iso_8601"),
@@ -11,6 +11,12 @@ const PINNED: [(&std::ffi::CStr, &std::ffi::CStr); 7] = [
     (c"bytea_output", c"hex"),
     (c"lc_monetary", c"C"),
     (c"search_path", c"pg_catalog, pg_temp"),
+    // The names that regclass and its like are written as.
+    (c"quote_all_identifiers", c"off"),
+    // Only the input of constants depends on these.
+    (c"array_nulls", c"on"),
+    (c"xmloption", c"content"),
+    (c"timezone_abbreviations", c"Default"),
 ];
 
 /// Runs `work` under the pinned settings.
@@ -18,8 +24,13 @@ pub fn pinned<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: the nest level is closed below, or by Postgres when the transaction aborts.
     let level = unsafe { pg_sys::NewGUCNestLevel() };
     for (name, value) in PINNED {
-        // SAFETY: both are C strings; the settings exist in every supported version.
+        // SAFETY: both are C strings; the settings exist in every supported version, and the text of one is looked at
+        // before the next call. What is so already is left alone: abbreviations are read from a file.
         unsafe {
+            let now = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+            if !now.is_null() && std::ffi::CStr::from_ptr(now) == value {
+                continue;
+            }
             pg_sys::set_config_option(
                 name.as_ptr(),
                 value.as_ptr(),

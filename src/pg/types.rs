@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 use syncline_delta::Error;
 use syncline_delta::filter::Comparison;
 
+use super::relation::Attribute;
 use crate::error::Result;
 
 /// A type's name, as messages show it.
@@ -26,6 +27,14 @@ pub fn base(typid: pg_sys::Oid) -> pg_sys::Oid {
     unsafe { pg_sys::getBaseType(typid) }
 }
 
+/// A column's name as the operators of its base type take it: those of enums take no domain.
+pub fn column(attribute: &Attribute) -> String {
+    let (name, base) = (super::relation::quoted(&attribute.name), base(attribute.storage.typid));
+    // SAFETY: a syscache look-up.
+    let is_domain = base != attribute.storage.typid && unsafe { pg_sys::type_is_enum(base) };
+    if is_domain { format!("{name}::{}", full_name(base)) } else { name }
+}
+
 /// The type of arrays of a type.
 pub fn array_of(typid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     // SAFETY: a syscache look-up.
@@ -33,8 +42,25 @@ pub fn array_of(typid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (array != pg_sys::InvalidOid).then_some(array)
 }
 
+/// The `=` of a key's column, as SQL: its type has an ordering, as the key has an index.
+pub fn key_equal(typid: pg_sys::Oid) -> Result<String> {
+    operator_of(typid, Comparison::Eq)
+}
+
 /// The operator of the type's default ordering (or hashing), as SQL.
 pub fn operator(typid: pg_sys::Oid, comparison: Comparison) -> Result<String> {
+    // SAFETY: a syscache look-up.
+    if unsafe { pg_sys::type_is_rowtype(typid) } {
+        return Err(incomparable(typid));
+    }
+    operator_of(typid, comparison)
+}
+
+fn incomparable(typid: pg_sys::Oid) -> Error {
+    Error::rule("42883", format!("values of type {} cannot be compared so", name(typid)))
+}
+
+fn operator_of(typid: pg_sys::Oid, comparison: Comparison) -> Result<String> {
     // SAFETY: type cache and syscache look-ups; names are palloc'd C strings or null.
     unsafe {
         let flags = pg_sys::TYPECACHE_EQ_OPR | pg_sys::TYPECACHE_LT_OPR | pg_sys::TYPECACHE_GT_OPR;
@@ -53,8 +79,8 @@ pub fn operator(typid: pg_sys::Oid, comparison: Comparison) -> Result<String> {
             Comparison::Le => member(pg_sys::BTLessEqualStrategyNumber),
             Comparison::Ge => member(pg_sys::BTGreaterEqualStrategyNumber),
         };
-        if found == pg_sys::InvalidOid || pg_sys::type_is_rowtype(typid) {
-            return Err(Error::rule("42883", format!("values of type {} cannot be compared so", name(typid))));
+        if found == pg_sys::InvalidOid {
+            return Err(incomparable(typid));
         }
         let name = CStr::from_ptr(pg_sys::get_opname(found)).to_string_lossy().into_owned();
         let function = pg_sys::get_opcode(found);

@@ -100,6 +100,7 @@ impl Binder<'_> {
         let column = self.column(name)?;
         let nullable = self.nullable(name);
         let missing = || Error::rule("XX000", "a sub-select without its table");
+        let outer = self.table.relation.attribute(name).map(types::column).ok_or_else(missing)?;
         let tracked = self.output.tables.next().ok_or_else(missing)?;
         let number = self.output.levels;
         self.output.levels += 1;
@@ -126,7 +127,7 @@ impl Binder<'_> {
         let found = relation.attribute(&select.column).cloned().ok_or_else(missing)?;
         let key = Key::of(relation)?;
         let level = Level { number, member: found, array, equal, key, node, reads, tracked };
-        Ok(Node::Member { column: quoted(name), level: Box::new(level), negated })
+        Ok(Node::Member { column: outer, level: Box::new(level), negated })
     }
 
     /// The column's name, if it may be NULL.
@@ -381,7 +382,7 @@ impl Binder<'_> {
                 .with_hint(format!("SELECT sync_track('{table}', filter_columns => '{{{name}}}')")));
         }
         let typid = types::base(attribute.storage.typid);
-        Ok(Typed { sql: format!("{ALIAS}.{}", quoted(name)), typid, collation: attribute.collation })
+        Ok(Typed { sql: format!("{ALIAS}.{}", types::column(attribute)), typid, collation: attribute.collation })
     }
 
     fn deterministic(&self, typed: &Typed) -> Result<()> {

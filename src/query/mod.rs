@@ -11,7 +11,7 @@ use pgrx::pg_sys;
 
 use crate::catalog::Tracked;
 use crate::past::{Key, Past};
-use crate::pg::relation::{Attribute, quoted};
+use crate::pg::relation::Attribute;
 use crate::pg::spi::Param;
 use crate::pg::types;
 
@@ -147,7 +147,7 @@ impl Level {
         let row = format!("l{}", self.number);
         let table = self.tracked.relation.full_name();
         let exists = |from: &str, and: &str| {
-            let (member, condition) = (quoted(&self.member.name), self.node.sql(&row, view));
+            let (member, condition) = (types::column(&self.member), self.node.sql(&row, view));
             format!(
                 "EXISTS (SELECT 1 FROM {from} AS {row} WHERE {row}.{member} {} {value} AND {condition}{and})",
                 self.equal
@@ -179,7 +179,7 @@ impl Level {
     /// The query of the values that may have come or gone; `inner` are its own levels' values, as parameters.
     fn moved_values(&self, past: &Past, inner: &[Option<String>]) -> Option<String> {
         let relation = &self.tracked.relation;
-        let (table, member) = (relation.full_name(), quoted(&self.member.name));
+        let (table, member) = (relation.full_name(), types::column(&self.member));
         let mut parts = past.touched_values(relation, &self.key, &member);
         for (column, level) in self.node.members() {
             if let Some(array) = &inner[level.number] {
