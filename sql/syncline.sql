@@ -463,6 +463,42 @@ END $$;
 COMMENT ON FUNCTION sync_mutation(text, bigint, text) IS
     'true: the mutation was not applied yet and is recorded (as rejected, with a reason); false: it was; an error on a gap';
 
+-- Named shapes ---------------------------------------------------------------------------------------
+
+CREATE TABLE syncline.shape (
+    name text COLLATE "C" PRIMARY KEY CHECK (name <> ''),
+    shape jsonb NOT NULL
+);
+COMMENT ON TABLE syncline.shape IS 'shapes that are used by their names';
+SELECT pg_catalog.pg_extension_config_dump('syncline.shape', '');
+
+CREATE FUNCTION syncline.check_shape(shape jsonb) RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'syncline_check_shape';
+COMMENT ON FUNCTION syncline.check_shape(jsonb) IS 'an error if this cannot be a named shape';
+
+CREATE FUNCTION sync_define(name text, shape jsonb) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF $1 IS NULL OR $2 IS NULL OR $1 = '' THEN
+        RAISE EXCEPTION 'name and shape must not be NULL or empty' USING ERRCODE = '22023';
+    END IF;
+    PERFORM syncline.check_shape($2);
+    INSERT INTO syncline.shape VALUES ($1, $2) ON CONFLICT ON CONSTRAINT shape_pkey DO UPDATE SET shape = EXCLUDED.shape;
+END $$;
+REVOKE ALL ON FUNCTION sync_define(text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION sync_define(text, jsonb) IS
+    'puts a shape under a name, to be used as {"shape": "name", "params": [...]}; defined anew, its cursors reset';
+
+CREATE FUNCTION sync_undefine(name text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    DELETE FROM syncline.shape s WHERE s.name = $1;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'shape "%" is not defined', $1 USING ERRCODE = '42704', HINT = 'sync_shapes lists the named shapes.';
+    END IF;
+END $$;
+REVOKE ALL ON FUNCTION sync_undefine(text) FROM PUBLIC;
+COMMENT ON FUNCTION sync_undefine(text) IS 'removes a named shape; pulls of it are refused from then on';
+
 -- Pulling --------------------------------------------------------------------------------------------
 
 CREATE FUNCTION sync_changes(since text, shape jsonb,
@@ -569,6 +605,10 @@ SELECT (SELECT count(*) FROM @extschema@.sync_tables) AS tables,
 COMMENT ON VIEW @extschema@.sync_health IS
     'numbers for a dashboard: last_prune far back means that nobody calls sync_prune; cursors carry the ids of open transactions';
 
+CREATE VIEW @extschema@.sync_shapes AS SELECT s.name, s.shape FROM syncline.shape s;
+COMMENT ON VIEW @extschema@.sync_shapes IS 'the named shapes';
+
 -- The owner of a database creates the extension and need not be a superuser.
-GRANT EXECUTE ON FUNCTION @extschema@.sync_prune(interval), @extschema@.sync_rotate_epoch() TO @extowner@;
-GRANT SELECT ON @extschema@.sync_health TO @extowner@;
+GRANT EXECUTE ON FUNCTION @extschema@.sync_prune(interval), @extschema@.sync_rotate_epoch(),
+    @extschema@.sync_define(text, jsonb), @extschema@.sync_undefine(text) TO @extowner@;
+GRANT SELECT ON @extschema@.sync_health, @extschema@.sync_shapes TO @extowner@;

@@ -6,7 +6,6 @@ use pgrx::pg_sys;
 use syncline_delta::change::Op;
 use syncline_delta::cursor::{Cursor, Position, Reset, Verdict};
 use syncline_delta::json;
-use syncline_delta::shape::Shape;
 use syncline_delta::snapshot::Snapshot;
 use syncline_delta::{Error, cursor::Server};
 
@@ -17,7 +16,7 @@ use crate::pg::tuplestore::Tuplestore;
 use crate::pg::{settings, snapshot};
 use crate::plan::{Changes, Plan, Plans};
 use crate::query::Moved;
-use crate::server;
+use crate::{server, shapes};
 
 entry_point!(
     /// `sync_changes(text, jsonb)`
@@ -64,7 +63,7 @@ trait Sink {
 fn settled(since: Option<&str>, text: &str, sink: &mut dyn Sink) -> Result<()> {
     snapshot::refuse_writer()?;
     let since = since.map(str::parse::<Cursor>).transpose()?;
-    let mut shape = Shape::parse(text)?;
+    let mut shape = shapes::read(text)?;
     let resolved = Plans::resolve(&mut shape)?;
     settings::pinned(|| {
         let plans = Plans::new(resolved, shape)?;

@@ -16,6 +16,7 @@ mod preview;
 mod query;
 mod row;
 mod server;
+mod shapes;
 mod stamp;
 mod tombstone;
 mod track;
@@ -34,6 +35,7 @@ extension_sql_file!("../sql/syncline.sql", name = "syncline", bootstrap);
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     query::define_settings();
+    shapes::define_settings();
     mutant::define_settings();
     tombstone::watch_invalidations();
     pg::rights::watch_analysis();

@@ -21,6 +21,7 @@ use crate::policy;
 use crate::query::{self, Bound, Moved, Session, View};
 use crate::row::Object;
 use crate::server::{self, Reads};
+use crate::shapes;
 
 /// One table of a shape.
 pub struct Plan {
@@ -340,7 +341,7 @@ pub type EachRow<'a> = &'a mut dyn FnMut(&str, &[u8], &[u8]);
 /// All rows of a shape in the active snapshot, own changes included; nothing is checked of what
 /// other transactions do meanwhile.
 pub fn scan(text: &str, each: EachRow<'_>) -> Result<()> {
-    let mut shape = Shape::parse(text)?;
+    let mut shape = shapes::read(text)?;
     let resolved = Plans::resolve(&mut shape)?;
     settings::pinned(|| {
         for plan in Plans::new(resolved, shape)?.tables {

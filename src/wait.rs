@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 use syncline_delta::Error;
 use syncline_delta::cursor::{Cursor, Position};
-use syncline_delta::shape::Shape;
 
 use crate::changes;
 use crate::error::{Result, unwrap_or_raise};
@@ -35,7 +34,6 @@ fn wait(call: &Call) -> Result<bool> {
         (Some(since), None) => drop(Position::of(since)?),
         (None, _) => {}
     }
-    shape.as_deref().map(Shape::parse).transpose()?;
     if transaction::is_atomic(call) {
         return Err(Error::rule("25001", "cannot wait inside a transaction block").with_hint(
             "Use CALL sync_wait(…) as a statement of its own: it ends the transaction, so as to hold no snapshot.",

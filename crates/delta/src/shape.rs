@@ -41,52 +41,119 @@ pub struct Table {
     pub filter: Option<Filter>,
 }
 
+/// What a caller asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// A shape, written out.
+    Shape(Shape),
+    /// A shape that was defined under a name, and its values.
+    Named {
+        /// The name.
+        name: String,
+        /// The values of `$1`, `$2` and so on.
+        params: Vec<Value>,
+    },
+}
+
+impl Request {
+    /// Parses the JSON text of a shape, or of `{"shape": "name", "params": [...]}`.
+    pub fn parse(json: &str) -> Result<Self, Error> {
+        let object = object(json)?;
+        match object.get("shape") {
+            None => Shape::from_object(&object, None).map(Self::Shape),
+            Some(Value::String(name)) => {
+                known(&object, &["shape", "params"], "the use of a named shape")?;
+                Ok(Self::Named { name: name.clone(), params: params(&object)? })
+            }
+            Some(_) => Err(wrong("\"shape\" must be a name")),
+        }
+    }
+}
+
 impl Shape {
     /// Parses the JSON text of a shape.
     pub fn parse(json: &str) -> Result<Self, Error> {
-        if json.len() > MAX_LENGTH {
-            return Err(Error::Limit { what: "shape", limit: MAX_LENGTH });
-        }
-        let value: Value = serde_json::from_str(json).map_err(|e| wrong(format!("shape is not valid JSON: {e}")))?;
-        if has_nul(&value) {
-            return Err(wrong("a string in the shape contains a NUL character"));
-        }
-        let object = match value {
-            Value::Object(object) => object,
-            Value::Array(_) => {
-                return Err(Error::Shape {
-                    message: "shape must be a JSON object, not an array".to_owned(),
-                    hint: "Drivers turn a top-level array into an SQL array; put the tables into an object: \
-                           {\"tables\": {...}}."
-                        .to_owned(),
-                });
-            }
-            _ => return Err(wrong("shape must be a JSON object")),
-        };
-        // A map keeps the last of two equal keys and says nothing.
-        serde_json::from_str::<Unique>(json).map_err(|e| wrong(e.to_string()))?;
-        known(&object, &["tables", "params", "int8"], "the shape")?;
+        Self::from_object(&object(json)?, None)
+    }
 
+    /// Parses what a name was defined as; the values are the caller's.
+    pub fn defined(json: &str, params: Vec<Value>) -> Result<Self, Error> {
+        let object = object(json)?;
+        no_params(&object)?;
+        Self::from_object(&object, Some(params))
+    }
+
+    /// Checks what a name is to be defined as. Its filters may use any values, but it has none itself.
+    pub fn check_definition(json: &str) -> Result<(), Error> {
+        let object = object(json)?;
+        no_params(&object)?;
+        let most = tables(&object)?.iter().filter_map(|table| table.filter.as_ref()).flat_map(Filter::params).max();
+        Self::from_object(&object, Some(vec![Value::Null; most.unwrap_or(0)])).map(drop)
+    }
+
+    fn from_object(object: &Map<String, Value>, values: Option<Vec<Value>>) -> Result<Self, Error> {
+        known(object, &["tables", "params", "int8"], "the shape")?;
         let int8_as_string = match object.get("int8") {
             None => false,
             Some(Value::String(text)) if text == "string" => true,
             Some(_) => return Err(wrong("\"int8\" can only be \"string\"")),
         };
-        let params = match object.get("params") {
-            None => Vec::new(),
-            Some(Value::Array(params)) => params.clone(),
-            Some(_) => return Err(wrong("\"params\" must be an array")),
-        };
-        let tables = match object.get("tables") {
-            Some(Value::Object(tables)) if !tables.is_empty() => tables,
-            Some(Value::Object(_)) => return Err(wrong("\"tables\" is empty")),
-            Some(_) => return Err(wrong("\"tables\" must be an object")),
-            None => return Err(wrong("shape has no \"tables\"")),
-        };
-        let tables = tables.iter().map(|(key, value)| table(key, value)).collect::<Result<Vec<_>, _>>()?;
+        let params = values.map_or_else(|| params(object), Ok)?;
+        let tables = tables(object)?;
         check_params(&tables, params.len())?;
         Ok(Self { tables, params, int8_as_string })
     }
+}
+
+fn no_params(object: &Map<String, Value>) -> Result<(), Error> {
+    if object.contains_key("params") {
+        return Err(wrong("the definition of a named shape has \"params\"; they are given with its name"));
+    }
+    Ok(())
+}
+
+fn params(object: &Map<String, Value>) -> Result<Vec<Value>, Error> {
+    match object.get("params") {
+        None => Ok(Vec::new()),
+        Some(Value::Array(params)) => Ok(params.clone()),
+        Some(_) => Err(wrong("\"params\" must be an array")),
+    }
+}
+
+fn tables(object: &Map<String, Value>) -> Result<Vec<Table>, Error> {
+    let tables = match object.get("tables") {
+        Some(Value::Object(tables)) if !tables.is_empty() => tables,
+        Some(Value::Object(_)) => return Err(wrong("\"tables\" is empty")),
+        Some(_) => return Err(wrong("\"tables\" must be an object")),
+        None => return Err(wrong("shape has no \"tables\"")),
+    };
+    tables.iter().map(|(key, value)| table(key, value)).collect()
+}
+
+/// The object that every shape is.
+fn object(json: &str) -> Result<Map<String, Value>, Error> {
+    if json.len() > MAX_LENGTH {
+        return Err(Error::Limit { what: "shape", limit: MAX_LENGTH });
+    }
+    let value: Value = serde_json::from_str(json).map_err(|e| wrong(format!("shape is not valid JSON: {e}")))?;
+    if has_nul(&value) {
+        return Err(wrong("a string in the shape contains a NUL character"));
+    }
+    let object = match value {
+        Value::Object(object) => object,
+        Value::Array(_) => {
+            return Err(Error::Shape {
+                message: "shape must be a JSON object, not an array".to_owned(),
+                hint: "Drivers turn a top-level array into an SQL array; put the tables into an object: \
+                           {\"tables\": {...}}."
+                    .to_owned(),
+            });
+        }
+        _ => return Err(wrong("shape must be a JSON object")),
+    };
+    // A map keeps the last of two equal keys and says nothing.
+    serde_json::from_str::<Unique>(json).map_err(|e| wrong(e.to_string()))?;
+    Ok(object)
 }
 
 fn table(relation: &str, value: &Value) -> Result<Table, Error> {

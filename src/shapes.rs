@@ -1,0 +1,69 @@
+//! What a caller's shape is: written out, or defined under a name.
+
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
+use syncline_delta::Error;
+use syncline_delta::shape::{Request, Shape};
+
+use crate::error::{Result, unwrap_or_raise};
+use crate::pg::function::{self, Call, entry_point};
+use crate::pg::settings;
+use crate::pg::spi::{self, Param};
+
+/// Which shapes a role may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+#[allow(non_camel_case_types, missing_docs)]
+enum Allowed {
+    any,
+    named,
+}
+
+static ALLOWED: GucSetting<Allowed> = GucSetting::<Allowed>::new(Allowed::any);
+
+/// Defines `syncline.shapes`.
+pub fn define_settings() {
+    GucRegistry::define_enum_guc(
+        c"syncline.shapes",
+        c"which shapes may be used: any, or only named ones",
+        c"for roles that pass shapes on from clients: ALTER ROLE ... SET syncline.shapes = named",
+        &ALLOWED,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+}
+
+entry_point!(
+    /// `syncline.check_shape(jsonb)`
+    syncline_check_shape,
+    pg_finfo_syncline_check_shape,
+    |call: &mut Call| {
+        unwrap_or_raise(Shape::check_definition(&call.jsonb(0).unwrap_or_default()));
+        pg_sys::Datum::from(0usize)
+    }
+);
+
+/// The shape that a text asks for. Call it before the settings are pinned.
+pub fn read(text: &str) -> Result<Shape> {
+    match Request::parse(text)? {
+        Request::Named { name, params } => Shape::defined(&definition(&name)?, params),
+        Request::Shape(shape) if ALLOWED.get() == Allowed::any => Ok(shape),
+        Request::Shape(_) => Err(Error::rule("42501", "this role may use named shapes only")
+            .with_hint("Write {\"shape\": \"name\", \"params\": [...]}; sync_define defines one.")),
+    }
+}
+
+fn definition(name: &str) -> Result<String> {
+    const SQL: &str = "SELECT shape::pg_catalog.text FROM syncline.shape \
+                       WHERE name OPERATOR(pg_catalog.=) $1 COLLATE pg_catalog.\"C\"";
+    let name_param = Param { typid: pg_sys::TEXTOID, value: Some(function::text_datum(name.as_bytes())) };
+    let mut found = None;
+    settings::as_owner(|| {
+        spi::query(SQL, &[name_param], &mut |row| {
+            found = row.get(0).map(function::text);
+            false
+        });
+    });
+    found.ok_or_else(|| {
+        Error::rule("42704", format!("shape \"{name}\" is not defined"))
+            .with_hint("sync_shapes lists the named shapes.")
+    })
+}
