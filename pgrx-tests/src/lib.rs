@@ -1,6 +1,7 @@
 //! Throw-away clusters on a private copy of the PostgreSQL installation, and what runs on them: golden
 //! files and the oracle.
 
+pub mod alteration;
 mod cluster;
 pub mod follower;
 pub mod fuzz;
