@@ -138,6 +138,8 @@ export class Client {
       this.#notify();
       throw error;
     }
+    // Only now is it pending: whoever marks pending rows has to look again.
+    this.#notify();
     this.#channel?.postMessage({ queue: true });
     this.#follower.send();
     return { client: this.id, id: Number(entry.id), name, args: entry.args };

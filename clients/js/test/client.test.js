@@ -17,7 +17,10 @@ test("a mutation shows at once, and again after the app was closed", async () =>
   const stored = client.mutate("set", { id: 1, name: "new" });
   assert.deepEqual(names(client), ["1:new"]);
   assert.equal(calls, 1);
+  let pending;
+  client.subscribe(() => (pending = client.pending));
   const mutation = await stored;
+  assert.deepEqual(pending, [mutation], "a subscriber is told when it is stored");
   await client.close();
   const again = await server.open({ storage });
   assert.equal(again.id, client.id);

@@ -129,8 +129,6 @@ function edit(id) {
 async function write(name, args) {
   try {
     await client.mutate(name, args);
-    // Only now it is one of those that wait to be sent.
-    render();
   } catch (error) {
     notify(`${attempted({ name, args })} This browser could not store it: ${error.message}`);
   }
