@@ -76,6 +76,10 @@ CREATE TRIGGER refuse BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON syncline.
     FOR EACH STATEMENT EXECUTE FUNCTION syncline.refuse();
 ALTER TABLE syncline.log ENABLE ALWAYS TRIGGER refuse;
 
+CREATE FUNCTION syncline.arguments(tgargs bytea) RETURNS text[] LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'syncline_arguments';
+COMMENT ON FUNCTION syncline.arguments(bytea) IS 'the arguments of a trigger, as pg_trigger.tgargs has them: each ends with a zero byte';
+
 -- Barriers -------------------------------------------------------------------------------------------
 
 CREATE FUNCTION syncline.root(relation oid) RETURNS oid LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -358,13 +362,13 @@ BEGIN
         EXECUTE pg_catalog.format('CREATE INDEX ON %s (_sync_version)', relation);
     END IF;
 
-    -- pg_trigger.tgargs: arguments end with a zero byte each; tgtype bit 4 is INSERT.
-    SELECT pg_catalog.string_to_array(pg_catalog.encode(t.tgargs, 'escape'), '\000'), (t.tgtype & 4) <> 0
+    -- pg_trigger.tgtype: bit 4 is INSERT.
+    SELECT syncline.arguments(t.tgargs), (t.tgtype & 4) <> 0
       INTO logged, inserts
       FROM pg_catalog.pg_trigger t WHERE t.tgrelid = relation AND t.tgname = 'syncline_log';
     begins := CASE WHEN logged IS NULL OR NOT syncline.is_tracked(relation) THEN 'tracking'
                    WHEN log_inserts AND NOT inserts THEN 'logging inserts' END;
-    SELECT pg_catalog.array_agg(DISTINCT n) INTO logged FROM pg_catalog.unnest(logged || filter_columns) n WHERE n <> '';
+    SELECT pg_catalog.array_agg(DISTINCT n) INTO logged FROM pg_catalog.unnest(logged || filter_columns) n;
     inserts := coalesce(inserts, false) OR log_inserts;
     IF NOT syncline.is_tracked(relation) THEN
         EXECUTE pg_catalog.format('CREATE TRIGGER "~syncline_stamp" BEFORE INSERT OR UPDATE ON %s '
@@ -579,12 +583,16 @@ SET LOCAL search_path = pg_catalog, pg_temp;
 
 CREATE VIEW @extschema@.sync_tables AS
 SELECT t.tgrelid::regclass AS relation,
-       array_remove(string_to_array(encode(g.tgargs, 'escape'), '\000'), '') AS filter_columns,
+       syncline.arguments(g.tgargs) AS filter_columns,
        (g.tgtype & 4) <> 0 AS log_inserts,
-       t.tgenabled = 'A' AND g.tgenabled = 'A' AS enabled
+       t.tgenabled = 'A' AND g.tgenabled = 'A' AS enabled,
+       ARRAY(SELECT c FROM unnest(syncline.arguments(g.tgargs)) c
+             WHERE NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                               WHERE i.indrelid = t.tgrelid AND i.indisvalid AND i.indpred IS NULL AND a.attname = c)) AS unindexed
 FROM pg_trigger t LEFT JOIN pg_trigger g ON g.tgrelid = t.tgrelid AND g.tgfoid = 'syncline.log()'::regprocedure
 WHERE t.tgfoid = 'syncline.stamp()'::regprocedure AND t.tgparentid = 0;
-COMMENT ON VIEW @extschema@.sync_tables IS 'the tracked tables, their filter columns, and whether their triggers are enabled';
+COMMENT ON VIEW @extschema@.sync_tables IS
+    'the tracked tables, their filter columns, and whether their triggers are enabled; unindexed: filter columns that lead no index, by which a sub-select has to read the whole table';
 GRANT SELECT ON @extschema@.sync_tables TO PUBLIC;
 
 CREATE VIEW @extschema@.sync_health AS

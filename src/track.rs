@@ -10,7 +10,7 @@ use crate::ddl::{Change, Rows};
 use crate::error::{Result, unwrap_or_raise};
 use crate::pg::function::{Call, entry_point};
 use crate::pg::relation::quoted;
-use crate::pg::{relation, settings, snapshot};
+use crate::pg::{image, relation, settings, snapshot};
 
 entry_point!(
     /// `sync_track(regclass, text[], boolean, boolean)`
@@ -29,6 +29,18 @@ entry_point!(
     |call: &mut Call| {
         unwrap_or_raise(ddl(call));
         pg_sys::Datum::from(0usize)
+    }
+);
+
+entry_point!(
+    /// `syncline.arguments(bytea)`
+    syncline_arguments,
+    pg_finfo_syncline_arguments,
+    |call: &mut Call| {
+        let bytes = call.arg(0).map(image::bytea).unwrap_or_default();
+        let ended = bytes.strip_suffix(b"\0").map(|bytes| bytes.split(|&byte| byte == 0)).into_iter().flatten();
+        let names: Vec<String> = ended.map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        names.into_datum().unwrap_or(pg_sys::Datum::from(0usize))
     }
 );
 

@@ -1,0 +1,129 @@
+//! Sub-selects: what they read, and what they refuse.
+
+use postgres::Client;
+use syncline_tests::follower::Follower;
+use syncline_tests::histories::state;
+use syncline_tests::{Cluster, Install};
+
+/// Large enough that no planner reads a whole table for a few rows.
+const SETUP: &str = "
+    CREATE EXTENSION syncline;
+    CREATE TABLE members (project_id int NOT NULL, who text NOT NULL, PRIMARY KEY (who, project_id));
+    CREATE TABLE projects (id int PRIMARY KEY, title text, is_open boolean);
+    CREATE TABLE issues (id int PRIMARY KEY, project_id int, title text);
+    CREATE INDEX ON members (project_id);
+    CREATE INDEX ON issues (project_id);
+    SELECT sync_track('members', log_inserts => true);
+    SELECT sync_track('projects', filter_columns => '{is_open}', log_inserts => true);
+    SELECT sync_track('issues', filter_columns => '{project_id}');
+    INSERT INTO projects SELECT g, 'project', true FROM generate_series(1, 20000) g;
+    INSERT INTO members SELECT g, 'user ' || g % 5000 FROM generate_series(1, 20000) g;
+    INSERT INTO issues SELECT g, g / 10 + 1, 'issue' FROM generate_series(1, 199990) g;
+    ANALYZE";
+
+const SHAPE: &str = r#"{"params": ["user 7"], "tables": {"issues": {"where":
+    "project_id IN (SELECT id FROM projects WHERE is_open AND id IN (SELECT project_id FROM members WHERE who = $1))"}}}"#;
+
+/// Rows fetched from the three tables so far: by whole reads and by index.
+fn fetched(client: &mut Client) -> (i64, i64) {
+    client.batch_execute("SELECT pg_stat_force_next_flush()").unwrap();
+    let sql = "SELECT sum(seq_tup_read)::int8, sum(idx_tup_fetch)::int8 FROM pg_stat_user_tables \
+               WHERE relname IN ('members', 'projects', 'issues')";
+    let row = client.query_one(sql, &[]).unwrap();
+    (row.get(0), row.get(1))
+}
+
+#[test]
+fn work_follows_what_moved_and_not_the_tables() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    client.batch_execute(SETUP).unwrap();
+    let mut follower = Follower::new(SHAPE);
+    // Also the truth, which the follower reads each time: four projects of ten issues.
+    assert_eq!(follower.pull(&mut client).len(), 41);
+    for (change, ops) in [
+        ("SELECT", 0),
+        ("UPDATE issues SET title = 'changed' WHERE project_id = 7 AND id % 10 = 3", 1),
+        ("UPDATE projects SET title = 'changed' WHERE id = 7", 0),
+        ("INSERT INTO members VALUES (8, 'user 7')", 10),
+        ("UPDATE projects SET is_open = false WHERE id = 5007", 10),
+        ("DELETE FROM members WHERE project_id = 7", 10),
+    ] {
+        client.batch_execute(change).unwrap();
+        let before = fetched(&mut client);
+        let pulled = follower.pull(&mut client);
+        let after = fetched(&mut client);
+        assert_eq!(pulled.len(), ops, "{change}: {pulled:?}");
+        assert_eq!(after.0 - before.0, 0, "rows read of whole tables after {change}");
+        // The truth alone takes some 100.
+        assert!(after.1 - before.1 < 600, "{} rows fetched after {change}", after.1 - before.1);
+    }
+}
+
+#[test]
+fn level_without_an_index_is_named() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    client.batch_execute(SETUP).unwrap();
+    client.batch_execute("DROP INDEX issues_project_id_idx").unwrap();
+    let sql = "SELECT relation::text, unindexed FROM sync_tables WHERE unindexed <> '{}' ORDER BY 1";
+    let rows = client.query(sql, &[]).unwrap();
+    let named: Vec<(String, Vec<String>)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert!(named.contains(&("issues".to_owned(), vec!["project_id".to_owned()])), "{named:?}");
+}
+
+#[test]
+fn sub_select_that_cannot_be_followed_is_refused() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    client
+        .batch_execute(
+            "CREATE EXTENSION syncline; CREATE TABLE p (id int PRIMARY KEY, name text, n int); CREATE TABLE q (id int PRIMARY KEY); \
+             CREATE TABLE t (id int PRIMARY KEY, p int, big bigint); SELECT sync_track('t', '{p,big}'), sync_track('p', '{name,n}')",
+        )
+        .unwrap();
+    for (filter, sqlstate) in [
+        ("p IN (SELECT id FROM q)", "55000"),
+        ("p IN (SELECT id FROM nowhere)", "42P01"),
+        ("p IN (SELECT id FROM p)", "0A000"),
+        ("p IN (SELECT nope FROM p)", "42703"),
+        ("p IN (SELECT name FROM p)", "42804"),
+        ("big IN (SELECT id FROM p)", "42804"),
+        ("p NOT IN (SELECT id FROM p)", "0A000"),
+        ("NOT (id = 1 AND p IN (SELECT id FROM p))", "0A000"),
+        ("id NOT IN (SELECT n FROM p)", "0A000"),
+    ] {
+        let shape = format!(r#"{{"tables": {{"t": {{"where": "{filter}"}}}}}}"#);
+        assert_eq!(state(&Follower::new(&shape).try_pull(&mut client).unwrap_err()), sqlstate, "{filter}");
+    }
+    client
+        .batch_execute("SELECT sync_track('p', log_inserts => true); REVOKE ALL ON p FROM PUBLIC; CREATE ROLE reader")
+        .unwrap();
+    let shape = r#"{"tables": {"t": {"where": "p IN (SELECT id FROM p WHERE name = 'x')"}}}"#;
+    Follower::new(shape).pull(&mut client);
+    client.batch_execute("GRANT SELECT ON t TO reader; GRANT SELECT (id) ON p TO reader; SET ROLE reader").unwrap();
+    assert_eq!(state(&Follower::new(shape).try_pull(&mut client).unwrap_err()), "42501");
+}
+
+#[test]
+fn filter_columns_of_any_name_are_kept_when_tracking_is_widened() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    client
+        .batch_execute(
+            r#"CREATE EXTENSION syncline; CREATE TABLE t (id int PRIMARY KEY, "größe" int, "a\000b" int, f int);
+               SELECT sync_track('t', ARRAY['größe', 'a\000b']); SELECT sync_track('t', '{f}'); INSERT INTO t VALUES (1, 1, 1, 1)"#,
+        )
+        .unwrap();
+    let names: Vec<String> =
+        client.query_one("SELECT filter_columns FROM sync_tables WHERE relation = 't'::regclass", &[]).unwrap().get(0);
+    assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), 3, "{names:?}");
+    let mut follower = Follower::new(r#"{"tables": {"t": {"where": "\"größe\" = 1 AND \"a\\000b\" = 1 AND f = 1"}}}"#);
+    follower.pull(&mut client);
+    client.batch_execute(r#"UPDATE t SET "größe" = 2"#).unwrap();
+    assert_eq!(follower.pull(&mut client), ["delete {\"id\": 1}"]);
+}
