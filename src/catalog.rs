@@ -4,6 +4,7 @@ use pgrx::pg_sys;
 use syncline_delta::Error;
 
 use crate::error::Result;
+use crate::mutant::{self, Mutant};
 use crate::pg::relation::{self, Relation};
 
 /// A tracked table, locked with all its partitions until the end of the transaction.
@@ -37,7 +38,10 @@ impl Tracked {
                 continue;
             }
             check(&found, &tree)?;
-            return Ok(Self { is_secured: relation::row_security(found.oid), relation: found });
+            return Ok(Self {
+                is_secured: relation::row_security(found.oid) && !mutant::is(Mutant::PolicyIgnored),
+                relation: found,
+            });
         }
         Err(if untracked {
             Error::rule("55000", format!("table \"{}\" is not tracked", name))

@@ -31,6 +31,8 @@ pub enum Mutant {
     FirstByXid,
     /// A changed key is not logged as entering.
     NoKeyEnter,
+    /// Row security cuts the tables, as Postgres does it, but not the log.
+    PolicyIgnored,
 }
 
 #[cfg(not(feature = "mutants"))]
@@ -76,6 +78,7 @@ mod active {
             Mutant::NoInsertLog => "no_insert_log",
             Mutant::FirstByXid => "first_by_xid",
             Mutant::NoKeyEnter => "no_key_enter",
+            Mutant::PolicyIgnored => "policy_ignored",
         };
         MUTANT.get().is_some_and(|value| value.as_bytes() == name.as_bytes())
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use syncline_tests::histories::HISTORIES;
 use syncline_tests::{Install, oracle};
 
-const MUTANTS: [&str; 11] = [
+const MUTANTS: [&str; 12] = [
     "no_xip",
     "horizon_ignored",
     "second_snapshot",
@@ -17,7 +17,11 @@ const MUTANTS: [&str; 11] = [
     "no_insert_log",
     "first_by_xid",
     "no_key_enter",
+    SECURED,
 ];
+
+/// Its seeds are those whose runs have clients under row security.
+const SECURED: &str = "policy_ignored";
 
 /// How long a fault may hide.
 const LENGTH: Duration = Duration::from_secs(20);
