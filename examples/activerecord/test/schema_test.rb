@@ -56,7 +56,7 @@ class SchemaTest < CommittedTest
     assert_match 't.bigint "_sync_version", default: 0, null: false', plain
     assert_match 't.index ["_sync_version"]', plain
     load_ruby("from_ruby", plain)
-    assert_equal [["syncline.client", "{}", false, true]], tracked
+    assert_equal [["syncline.client", "{role}", false, true]], tracked
     error = assert_raises(ActiveRecord::StatementInvalid) { Sync.pull(nil, Sync.project_shape(1)) }
     assert_match "is not tracked", error.message
 
