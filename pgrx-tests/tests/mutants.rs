@@ -20,7 +20,7 @@ const MUTANTS: [&str; 12] = [
     SECURED,
 ];
 
-/// Its seeds are those whose runs have clients under row security.
+/// Even seeds have clients under row security: it gets those.
 const SECURED: &str = "policy_ignored";
 
 /// How long a fault may hide.
@@ -37,6 +37,7 @@ fn each_fault_is_found() {
     for mutant in MUTANTS {
         let mut found = 0;
         for seed in 1..=seeds {
+            let seed = if mutant == SECURED { 2 * seed } else { seed };
             match oracle::run(&install, seed, LENGTH, 0, Some(mutant)) {
                 Ok(report) => println!("{mutant}, seed {seed}: not found: {report:?}"),
                 Err(violation) => {
