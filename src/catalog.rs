@@ -86,7 +86,7 @@ fn check(root: &Relation, tree: &[pg_sys::Oid]) -> Result<()> {
                 if relation::root(oid) != root.oid {
                     return Err(detached(root));
                 }
-                let table = format!("\"{}\".\"{}\"", member.name.0, member.name.1);
+                let table = member.full_name();
                 return Err(Error::rule(
                     "55000",
                     format!("trigger \"{name}\" of table {table} is missing or not enabled always"),

@@ -69,7 +69,7 @@ impl Plans {
             let bound = query::bind(filter.as_ref(), &tracked, levels)?;
             let filtered: Vec<&Attribute> = filter_attributes(&tracked, filter.as_ref()).collect();
             let reads: Vec<&Attribute> = columns.iter().chain(filtered.iter().copied()).collect();
-            readable(&tracked, reads.iter().copied().chain(tracked.relation.attribute("_sync_version")))?;
+            readable(&tracked, reads.iter().copied().chain(tracked.relation.version()))?;
             let numbers = reads.iter().map(|a| a.number).collect();
             let logged = tracked.relation.key.iter().copied().chain(filtered.iter().map(|a| a.number)).collect();
             shapes.push_str(&format!("{relation:?}({}){}", bound.node.sql("t", View::Now), bound.fingerprint));
@@ -162,7 +162,10 @@ fn resolve_levels(filter: Option<&mut Filter>, levels: &mut Vec<Tracked>, depth:
 
 /// Adds what row security lets this role see.
 fn restrict(filter: &mut Option<Filter>, tracked: &Tracked) -> Result<()> {
-    let Some(policy) = settings::pinned(|| policy::effective(tracked))? else { return Ok(()) };
+    if !tracked.is_secured {
+        return Ok(());
+    }
+    let policy = settings::pinned(|| policy::effective(tracked))?;
     *filter = Some(match filter.take() {
         Some(asked) => Filter::And(vec![asked, policy]),
         None => policy,
@@ -184,14 +187,14 @@ fn chosen(tracked: &Tracked, wanted: Option<&[String]>) -> Result<Vec<Attribute>
     let relation = &tracked.relation;
     if let Some(names) = wanted {
         for name in names {
-            if relation.attribute(name).is_none_or(|a| a.name == "_sync_version") {
+            if relation.attribute(name).is_none_or(|a| a.name == relation::VERSION) {
                 let table = &relation.name.1;
                 return Err(Error::rule("42703", format!("column \"{name}\" of table \"{table}\" does not exist")));
             }
         }
     }
     let is_chosen = |a: &&Attribute| {
-        relation.key.contains(&a.number) || wanted.map_or(a.name != "_sync_version", |names| names.contains(&a.name))
+        relation.key.contains(&a.number) || wanted.map_or(a.name != relation::VERSION, |names| names.contains(&a.name))
     };
     Ok(relation.attributes.iter().filter(is_chosen).cloned().collect())
 }

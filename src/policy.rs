@@ -16,14 +16,11 @@ struct Policy {
 }
 
 /// What row security lets this role see of a table: one of the permissive policies and every restrictive one.
-/// Nothing if it does not restrict the role. Call it under the pinned settings.
+/// Call it for a table that it restricts, under the pinned settings.
 ///
 /// What a policy says of the session (`current_user`, functions without a column) is evaluated here, once, with the
 /// rights of who pulls, as Postgres would.
-pub fn effective(tracked: &Tracked) -> Result<Option<Filter>> {
-    if !tracked.is_secured {
-        return Ok(None);
-    }
+pub fn effective(tracked: &Tracked) -> Result<Filter> {
     let (mut permissive, mut all) = (Vec::new(), Vec::new());
     for policy in policies(tracked) {
         let table = &tracked.relation.name.1;
@@ -36,7 +33,7 @@ pub fn effective(tracked: &Tracked) -> Result<Option<Filter>> {
         1 => permissive.remove(0),
         _ => Filter::Or(permissive),
     });
-    Ok(Some(if all.len() == 1 { all.remove(0) } else { Filter::And(all) }))
+    Ok(if all.len() == 1 { all.remove(0) } else { Filter::And(all) })
 }
 
 fn policies(tracked: &Tracked) -> Vec<Policy> {

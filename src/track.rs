@@ -9,7 +9,6 @@ use syncline_delta::Error;
 use crate::ddl::{Change, Rows};
 use crate::error::{Result, unwrap_or_raise};
 use crate::pg::function::{Call, entry_point};
-use crate::pg::relation::quoted;
 use crate::pg::{image, relation, settings, snapshot};
 
 entry_point!(
@@ -89,9 +88,9 @@ fn track(call: &Call) -> Result<()> {
 /// Rows restored from another cluster may carry ids that this one has not reached: each pull would send them.
 fn restamp(table: pg_sys::Oid) -> Result<()> {
     let Some(definition) = relation::read(table) else { return Ok(()) };
-    let (schema, name) = (quoted(&definition.name.0), quoted(&definition.name.1));
+    let name = definition.full_name();
     let xid = snapshot::own_xid();
-    let sql = format!("UPDATE {schema}.{name} SET _sync_version = 0 WHERE _sync_version OPERATOR(pg_catalog.>) {xid}");
+    let sql = format!("UPDATE {name} SET _sync_version = 0 WHERE _sync_version OPERATOR(pg_catalog.>) {xid}");
     settings::as_table_owner(table, || Spi::run(&sql).map_err(failed))
 }
 

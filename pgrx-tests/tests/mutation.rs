@@ -94,12 +94,9 @@ fn what_clients_have_sent_survives_dump_and_restore_with_stamps_of_the_new_serve
     let cluster = Cluster::start(&install);
     let mut client = cluster.connect();
     client.batch_execute("CREATE EXTENSION syncline; SELECT sync_mutation('c', 1)").unwrap();
-    client.batch_execute("CREATE DATABASE copy").unwrap();
-    let script = "\"$0/pg_dump\" -U postgres postgres | \"$0/psql\" -q -v ON_ERROR_STOP=1 -U postgres copy";
-    let mut shell = std::process::Command::new("sh");
-    let status = shell.args(["-c", script]).arg(install.bin()).env("PGHOST", cluster.socket()).status();
-    assert!(status.is_ok_and(|status| status.success()));
-    let mut copy = cluster.connect_to("copy");
+    let other = Cluster::start(&install);
+    cluster.dump_into(&other, "postgres");
+    let mut copy = other.connect();
     assert!(!apply(&mut copy, 1).unwrap() && apply(&mut copy, 2).unwrap());
     let sql = "SELECT (SELECT count(*) FROM syncline.client WHERE _sync_version = 0), enabled FROM sync_tables";
     let row = copy.query_one(sql, &[]).unwrap();

@@ -367,7 +367,7 @@ impl Binder<'_> {
     fn column(&mut self, name: &str) -> Result<Typed> {
         let relation = &self.table.relation;
         let attribute: &Attribute =
-            relation.attribute(name).filter(|a| a.name != "_sync_version").ok_or_else(|| {
+            relation.attribute(name).filter(|a| a.name != relation::VERSION).ok_or_else(|| {
                 Error::rule("42703", format!("column \"{name}\" of table \"{}\" does not exist", relation.name.1))
             })?;
         if attribute.generated == b'v' {

@@ -173,7 +173,8 @@ impl Level {
 
     /// Whether a row of its table, or of one inside it, was touched.
     fn has_moved(&self, past: &Past) -> bool {
-        past.is_touched(&self.tracked.relation) || self.node.levels().iter().any(|level| level.has_moved(past))
+        let is_touched = |level: &Self| past.is_touched(&level.tracked.relation);
+        is_touched(self) || self.node.levels().into_iter().any(is_touched)
     }
 
     /// The query of the values that may have come or gone; `inner` are its own levels' values, as parameters.
