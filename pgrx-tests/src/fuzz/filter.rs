@@ -175,7 +175,7 @@ pub fn valid(rng: &mut Rng, params: &mut Vec<Value>, depth: u32) -> String {
     let (name, constants) = *rng.pick(&COLUMNS);
     let one = *rng.pick(constants);
     let not = *rng.pick(&["", "NOT "]);
-    match rng.below(if depth < 4 { 20 } else { 16 }) {
+    match rng.below(if depth < 4 { 21 } else { 16 }) {
         0..=2 => format!("{name} {} {one}", rng.pick(&["=", "<>", "<", "<=", ">", ">=", "!="])),
         3 => format!("{one} {} {name}", rng.pick(&["=", ">"])),
         4 => format!("{name} IS {not}NULL"),
@@ -224,7 +224,11 @@ pub fn valid(rng: &mut Rng, params: &mut Vec<Value>, depth: u32) -> String {
             params.push(json!([parameter(rng), 1, null]));
             format!("{name} = ANY(${})", params.len())
         }
-        16 => format!("NOT ({})", valid(rng, params, depth + 1)),
+        16 => {
+            let of = *rng.pick(&["id", name]);
+            format!("{of} {not}IN (SELECT {of} FROM t WHERE {})", valid(rng, params, depth + 1))
+        }
+        17 => format!("NOT ({})", valid(rng, params, depth + 1)),
         _ => {
             let (left, right) = (valid(rng, params, depth + 1), valid(rng, params, depth + 1));
             format!("({left}) {} {right}", rng.pick(&["AND", "OR"]))

@@ -14,7 +14,7 @@ pub const SCHEMA: &str = r#"
     CREATE TABLE t (id int PRIMARY KEY, big bigint, n numeric, f float8, b boolean, s text, v varchar(20), c char(5),
         mood mood, at timestamptz, d date, span interval, u uuid, j jsonb, a int[], r int4range, bin bytea,
         "Odd ""näme" small, hidden text, js json, moods mood[], pair pair, x xml, during tstzrange);
-    SELECT sync_track('t', '{big,n,f,b,s,v,c,mood,at,d,span,u,j,a,r,bin,"Odd \"näme",pair,during,moods}');
+    SELECT sync_track('t', '{big,n,f,b,s,v,c,mood,at,d,span,u,j,a,r,bin,"Odd \"näme",pair,during,moods}', log_inserts => true);
     INSERT INTO t SELECT i, i * 3000000000, i / 4.0, i / 8.0, i % 3 = 0, (ARRAY['open', 'üñ𝄞', '', NULL, 'o''k'])[i % 5 + 1],
         'open', 'ab', (ARRAY['sad', 'ok', NULL])[i % 3 + 1]::mood, '2024-01-01'::timestamptz + i * interval '9 hours',
         '2024-02-29', make_interval(days => i), ('00000000-0000-0000-0000-00000000000' || i % 10)::uuid,
