@@ -6,7 +6,7 @@ wake, wakes = threading.Condition(), 0
 
 def pull(since):
     with psycopg2.connect("") as db, db.cursor() as cursor:
-        cursor.execute("SELECT p->>'cursor', p::text FROM sync_pull(%s, %s) p", (since, SHAPE))
+        cursor.execute("SELECT p->>'cursor', p::text, (p->>'up_to_date')::boolean FROM sync_pull(%s, %s) p", (since, SHAPE))
         return cursor.fetchone()
 
 def wait(seen):

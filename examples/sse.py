@@ -9,8 +9,9 @@ class Handler(BaseHTTPRequestHandler):
         since = self.headers.get("Last-Event-ID")
         while True:
             seen = live.wakes
-            since, delta = live.pull(since)
+            since, delta, up_to_date = live.pull(since)
             self.wfile.write(f"id: {since}\ndata: {delta}\n\n".encode())
-            live.wait(seen)
+            if up_to_date:
+                live.wait(seen)
 
 ThreadingHTTPServer(("127.0.0.1", 8081), Handler).serve_forever()

@@ -5,9 +5,9 @@ async def follow(socket):
     since = await socket.recv() or None
     while True:
         seen = live.wakes
-        since, delta = await asyncio.to_thread(live.pull, since)
+        since, delta, up_to_date = await asyncio.to_thread(live.pull, since)
         await socket.send(delta)
-        for _ in range(300):
+        for _ in range(300 if up_to_date else 0):
             if live.wakes == seen:
                 await asyncio.sleep(0.05)
 

@@ -300,6 +300,8 @@ DECLARE
     inserts boolean;
     name text;
     begins text;
+    indexed int2[];
+    columns text;
 BEGIN
     SELECT * INTO c FROM pg_catalog.pg_class WHERE oid = relation;
     IF c.relkind NOT IN ('r', 'p') THEN
@@ -357,9 +359,17 @@ BEGIN
         RAISE EXCEPTION 'column "_sync_version" of table "%" is not bigint NOT NULL', c.relname USING ERRCODE = '42804',
             HINT = pg_catalog.format('ALTER TABLE %s ALTER COLUMN _sync_version TYPE bigint, ALTER COLUMN _sync_version SET NOT NULL', relation);
     END IF;
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-                   WHERE i.indrelid = relation AND a.attname = '_sync_version' AND i.indpred IS NULL AND i.indisvalid) THEN
-        EXECUTE pg_catalog.format('CREATE INDEX ON %s (_sync_version)', relation);
+    -- What one transaction wrote is ordered by the key: a page goes on in the middle of it.
+    SELECT pg_catalog.array_agg(a.attnum ORDER BY k.place), pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY k.place)
+      INTO indexed, columns
+      FROM (SELECT 0 AS place, v.attnum FROM pg_catalog.pg_attribute v WHERE v.attrelid = relation AND v.attname = '_sync_version'
+            UNION ALL
+            SELECT n, i.indkey[n - 1] FROM pg_catalog.pg_index i, pg_catalog.generate_series(1, i.indnkeyatts) n WHERE i.indexrelid = key) k
+           JOIN pg_catalog.pg_attribute a ON a.attrelid = relation AND a.attnum = k.attnum;
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_index i
+                   WHERE i.indrelid = relation AND i.indpred IS NULL AND i.indisvalid
+                     AND (i.indkey::int2[])[0:pg_catalog.cardinality(indexed) - 1] = indexed) THEN
+        EXECUTE pg_catalog.format('CREATE INDEX ON %s (%s)', relation, columns);
     END IF;
 
     -- pg_trigger.tgtype: bit 4 is INSERT.
@@ -505,16 +515,16 @@ COMMENT ON FUNCTION sync_undefine(text) IS 'removes a named shape; pulls of it a
 
 -- Pulling --------------------------------------------------------------------------------------------
 
-CREATE FUNCTION sync_changes(since text, shape jsonb,
+CREATE FUNCTION sync_changes(since text, shape jsonb, max_rows int DEFAULT NULL, max_bytes int DEFAULT NULL,
                              OUT op text, OUT relation text, OUT key json, OUT value json, OUT cursor text)
     RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1000
     AS 'MODULE_PATHNAME', 'syncline_sync_changes';
-COMMENT ON FUNCTION sync_changes(text, jsonb) IS
-    'what a client that holds the shape as of cursor "since" (NULL: nothing) lacks in this statement''s snapshot';
+COMMENT ON FUNCTION sync_changes(text, jsonb, int, int) IS
+    'what a client that holds the shape as of cursor "since" (NULL: nothing) lacks in this statement''s snapshot; with a limit a page of it';
 
-CREATE FUNCTION sync_pull(since text, shape jsonb) RETURNS json LANGUAGE c VOLATILE PARALLEL UNSAFE
-    AS 'MODULE_PATHNAME', 'syncline_sync_pull';
-COMMENT ON FUNCTION sync_pull(text, jsonb) IS 'the delta of sync_changes as one JSON document';
+CREATE FUNCTION sync_pull(since text, shape jsonb, max_bytes int DEFAULT 4194304, max_rows int DEFAULT NULL)
+    RETURNS json LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'syncline_sync_pull';
+COMMENT ON FUNCTION sync_pull(text, jsonb, int, int) IS 'the delta of sync_changes as one JSON document; until "up_to_date" pull again';
 
 CREATE FUNCTION sync_preview(shape jsonb,
                              OUT op text, OUT relation text, OUT key json, OUT value json, OUT cursor text)

@@ -1,66 +1,61 @@
 //! Pulling: what a client lacks, as a set or as one document.
 
-use std::collections::HashSet;
-
 use pgrx::pg_sys;
-use syncline_delta::change::Op;
-use syncline_delta::cursor::{Cursor, Position, Reset, Verdict};
-use syncline_delta::json;
+use syncline_delta::Error;
+use syncline_delta::cursor::{Cursor, Position, Reset, Server, Verdict};
+use syncline_delta::round::{self, Page};
 use syncline_delta::snapshot::Snapshot;
-use syncline_delta::{Error, cursor::Server};
 
 use crate::error::{Result, unwrap_or_raise};
 use crate::mutant::{self, Mutant};
+use crate::output::{Document, Found, Limits, Output, Rows, Sink};
 use crate::pg::function::{self, Call, entry_point};
 use crate::pg::tuplestore::Tuplestore;
 use crate::pg::{settings, snapshot};
-use crate::plan::{Changes, Plan, Plans};
-use crate::query::Moved;
+use crate::plan::Plans;
+use crate::round::{Round, Stop};
 use crate::{server, shapes};
 
 entry_point!(
-    /// `sync_changes(text, jsonb)`
+    /// `sync_changes(text, jsonb, integer, integer)`
     syncline_sync_changes,
     pg_finfo_syncline_sync_changes,
     |call: &mut Call| {
-        let result = Changes::new(Tuplestore::result(call));
-        let (since, shape) = arguments(call);
-        unwrap_or_raise(settled(since.as_deref(), &shape, &mut SetSink { result, late: None }));
+        let mut rows = Rows::new(Tuplestore::result(call));
+        let limits = Limits { rows: limit(call, 2, "max_rows"), bytes: limit(call, 3, "max_bytes") };
+        pull(call, limits, &mut rows);
         pg_sys::Datum::from(0usize)
     }
 );
 
 entry_point!(
-    /// `sync_pull(text, jsonb)`
+    /// `sync_pull(text, jsonb, integer, integer)`
     syncline_sync_pull,
     pg_finfo_syncline_sync_pull,
     |call: &mut Call| {
-        let (since, shape) = arguments(call);
         let mut document = Document::default();
-        unwrap_or_raise(settled(since.as_deref(), &shape, &mut document));
+        let limits = Limits { bytes: limit(call, 2, "max_bytes"), rows: limit(call, 3, "max_rows") };
+        pull(call, limits, &mut document);
         function::text_datum(&unwrap_or_raise(document.finish()))
     }
 );
 
-fn arguments(call: &Call) -> (Option<String>, String) {
-    let shape = call.jsonb(1).ok_or_else(|| Error::rule("22004", "shape is NULL"));
-    (call.text(0), unwrap_or_raise(shape))
+fn limit(call: &Call, n: usize, name: &str) -> Option<u64> {
+    let value = call.arg(n)?.value() as i32;
+    let positive = u64::try_from(value).ok().filter(|&value| value > 0);
+    let refused = || {
+        Error::rule("22023", format!("{name} must be positive")).with_hint("NULL means: all of the delta in one page.")
+    };
+    Some(unwrap_or_raise(positive.ok_or_else(refused)))
 }
 
-/// Where a delta goes.
-trait Sink {
-    /// One change. `cursor` stands on the commit only.
-    fn put(&mut self, op: Op, relation: &str, key: &[u8], value: &[u8], cursor: &str) -> Result<()>;
-    /// Some upserts will be known before the deletes that precede them in the delta.
-    fn spool(&mut self);
-    /// An upsert that comes behind everything put until [`Sink::unspool`].
-    fn put_late(&mut self, relation: &str, key: &[u8], value: &[u8]) -> Result<()>;
-    /// The late upserts come now.
-    fn unspool(&mut self);
+fn pull(call: &Call, limits: Limits, sink: &mut dyn Sink) {
+    let shape = unwrap_or_raise(call.jsonb(1).ok_or_else(|| Error::rule("22004", "shape is NULL")));
+    unwrap_or_raise(settled(call.text(0).as_deref(), &shape, &mut Output::new(sink, limits)));
 }
 
-/// The delta, and the last look for what is not transactional.
-fn settled(since: Option<&str>, text: &str, sink: &mut dyn Sink) -> Result<()> {
+/// A page of the delta, and the last look for what is not transactional.
+fn settled(since: Option<&str>, text: &str, page: &mut Output<'_>) -> Result<()> {
     snapshot::refuse_writer()?;
     let since = since.map(str::parse::<Cursor>).transpose()?;
     let mut shape = shapes::read(text)?;
@@ -68,21 +63,52 @@ fn settled(since: Option<&str>, text: &str, sink: &mut dyn Sink) -> Result<()> {
     settings::pinned(|| {
         let plans = Plans::new(resolved, shape)?;
         let server = server::now()?;
-        delta(since.as_ref(), &plans, &server, sink)?;
+        let (cursor, up_to_date) = delta(since, &plans, &server, page)?;
         if server::overtaken(&plans.reads(), &server.now.snapshot)? {
             return Err(Error::rule("40001", "a table of the shape was altered or truncated after this snapshot")
                 .with_hint("Run the statement again."));
         }
         server::release(&server.now, server.standby);
-        let cursor = Cursor { position: server.now.clone(), identity: plans.identity };
-        sink.put(Op::Commit, "", b"", b"{\"up_to_date\": true}", &cursor.to_string())
+        page.commit(&cursor.to_string(), up_to_date);
+        Ok(())
     })
 }
 
-/// From where the delta starts: a snapshot, or nothing and the reason.
-fn start(since: Option<&Cursor>, plans: &Plans, server: &Server) -> Result<std::result::Result<Snapshot, Reset>> {
+/// Fills a page: the cursor behind it, and whether the client then has what this snapshot has.
+fn delta(since: Option<Cursor>, plans: &Plans, server: &Server, page: &mut Output<'_>) -> Result<(Cursor, bool)> {
+    let round = match start(since, plans, server)? {
+        Ok(round) => round,
+        Err(reason) => reset(reason, plans, server, page)?,
+    };
+    match round.run(page) {
+        Ok(place) => Ok(behind(&round, place, server)),
+        Err(Stop::Error(error)) => Err(error),
+        Err(Stop::Untold) => {
+            let round = reset(Reset::Schema, plans, server, page)?;
+            match round.run(page) {
+                Ok(place) => Ok(behind(&round, place, server)),
+                Err(Stop::Error(error)) => Err(error),
+                Err(Stop::Untold) => Err(Error::rule("XX000", "the first page of a round asked for the log")),
+            }
+        }
+    }
+}
+
+/// A round from nothing to this snapshot.
+fn reset<'a>(reason: Reset, plans: &'a Plans, server: &'a Server, page: &mut Output<'_>) -> Result<Round<'a>> {
+    page.reset(reason)?;
+    let now = &server.now.snapshot;
+    Ok(Round { plans, since: None, target: now.clone(), now, place: None })
+}
+
+/// The round that starts, or goes on, at a cursor; or why it has to start from nothing.
+fn start<'a>(
+    since: Option<Cursor>,
+    plans: &'a Plans,
+    server: &'a Server,
+) -> Result<std::result::Result<Round<'a>, Reset>> {
     let Some(cursor) = since else { return Ok(Err(Reset::Start)) };
-    match cursor.position.judge(server, snapshot::switch_point) {
+    match cursor.judge(server, snapshot::switch_point) {
         Verdict::Reset(reason) => return Ok(Err(reason)),
         Verdict::Ahead if !mutant::is(Mutant::AheadIgnored) => {
             return Err(Error::rule("40001", "cursor is ahead of this snapshot")
@@ -91,195 +117,56 @@ fn start(since: Option<&Cursor>, plans: &Plans, server: &Server) -> Result<std::
         }
         Verdict::Accept | Verdict::Ahead => {}
     }
-    let seen = &cursor.position.snapshot;
     if cursor.identity.shape != plans.identity.shape {
         return Ok(Err(Reset::Shape));
     }
-    if cursor.identity.schema != plans.identity.schema || server::has_barrier(&plans.reads(), seen) {
+    let oldest = cursor.oldest();
+    if cursor.identity.schema != plans.identity.schema || server::has_barrier(&plans.reads(), oldest) {
         return Ok(Err(Reset::Schema));
     }
-    Ok(Ok(seen.clone()))
-}
-
-fn delta(since: Option<&Cursor>, plans: &Plans, server: &Server, sink: &mut dyn Sink) -> Result<()> {
-    let start = match start(since, plans, server)? {
-        Ok(seen) => seen,
-        Err(reason) => return reset(reason, plans, sink),
+    let now = &server.now.snapshot;
+    let (target, place) = match cursor.round.and_then(|round| round.open) {
+        Some(Page { target, place }) => (target, Some(place)),
+        None => (now.clone(), None),
     };
-    // A log row was written when a column was not logged yet, or of another type.
-    let Some(past) = plans.past(&start) else { return reset(Reset::Schema, plans, sink) };
-    let moved: Vec<Moved> = plans.tables.iter().map(|plan| plan.moved(&past)).collect();
-    let mut left: Vec<_> = plans.tables.iter().zip(&moved).map(|(plan, moved)| plan.departures(moved)).collect();
-    if left.iter().all(HashSet::is_empty) {
-        for (plan, moved) in plans.tables.iter().zip(&moved) {
-            upserts(plan, Some((&start, moved)), &mut |key, value| sink.put(Op::Upsert, &plan.name, key, value, ""))?;
-        }
-        return Ok(());
-    }
-    // What is in the shape now is not deleted. A row whose key has a new log row was written by that
-    // transaction or a later one, so it is among the new rows: they tell it, without a look-up by key.
-    sink.spool();
-    for ((plan, moved), left) in plans.tables.iter().zip(&moved).zip(&mut left) {
-        upserts(plan, Some((&start, moved)), &mut |key, value| {
-            left.remove(key);
-            sink.put_late(&plan.name, key, value)
-        })?;
-    }
-    for (plan, left) in plans.tables.iter().zip(left) {
-        // Any order would do; one that does not change from call to call is easier to read and to test.
-        let mut keys: Vec<_> = left.into_iter().collect();
-        keys.sort_unstable();
-        for key in keys {
-            sink.put(Op::Delete, &plan.name, &key, b"", "")?;
-        }
-    }
-    sink.unspool();
-    Ok(())
+    let seen = cursor.position.snapshot;
+    let since = (place.is_none() || !seen.is_empty()).then_some(seen);
+    Ok(Ok(Round { plans, since, target, now, place }))
 }
 
-fn reset(reason: Reset, plans: &Plans, sink: &mut dyn Sink) -> Result<()> {
-    let value = format!("{{\"reason\": \"{}\"}}", reason.as_str());
-    sink.put(Op::Reset, "", b"", value.as_bytes(), "")?;
-    for plan in &plans.tables {
-        upserts(plan, None, &mut |key, value| sink.put(Op::Upsert, &plan.name, key, value, ""))?;
-    }
-    Ok(())
-}
-
-/// The rows that a client lacks who has seen this and for whom this has moved; all rows of a client who starts.
-fn upserts(
-    plan: &Plan,
-    since: Option<(&Snapshot, &Moved<'_>)>,
-    put: &mut impl FnMut(&[u8], &[u8]) -> Result<()>,
-) -> Result<()> {
-    let mut result = Ok(());
-    let mut each = |key: &[u8], value: &[u8]| {
-        result = put(key, value);
-        result.is_ok()
+/// The cursor of who has a page that got to a place, or the last one.
+fn behind(round: &Round<'_>, place: Option<round::Place>, server: &Server) -> (Cursor, bool) {
+    let is_exact = round.is_exact() && place.is_none();
+    let (snapshot, open) = match place {
+        Some(place) => {
+            let seen = round.since.clone().unwrap_or_else(Snapshot::nothing);
+            (seen, Some(Page { target: round.target.clone(), place }))
+        }
+        None => (round.target.clone(), None),
     };
-    plan.rows(since.map(|(seen, _)| seen), &mut each);
-    if let Some((seen, moved)) = since {
-        plan.entered(moved, seen, &mut each);
-    }
-    result
-}
-
-/// Rows of a set-returning function.
-struct SetSink {
-    result: Changes,
-    late: Option<Changes>,
-}
-
-impl Sink for SetSink {
-    fn put(&mut self, op: Op, relation: &str, key: &[u8], value: &[u8], cursor: &str) -> Result<()> {
-        self.result.put(op, relation, key, value, cursor);
-        Ok(())
-    }
-
-    fn spool(&mut self) {
-        self.late = Some(Changes::new(self.result.store().spool()));
-    }
-
-    fn put_late(&mut self, relation: &str, key: &[u8], value: &[u8]) -> Result<()> {
-        self.late.as_mut().unwrap_or(&mut self.result).put(Op::Upsert, relation, key, value, "");
-        Ok(())
-    }
-
-    fn unspool(&mut self) {
-        if let Some(late) = self.late.take() {
-            self.result.store().append(late.store());
-        }
-    }
-}
-
-/// The most bytes that one JSON datum can have.
-const MAX_DOCUMENT: usize = 1 << 30;
-
-/// The delta as one JSON document.
-#[derive(Default)]
-struct Document {
-    changes: Vec<u8>,
-    late: Vec<u8>,
-    reset: bool,
-    cursor: String,
-}
-
-impl Document {
-    fn append(into: &mut Vec<u8>, op: Op, relation: &str, key: &[u8], value: &[u8]) -> Result<()> {
-        // Room for the names of the members and for the other half of the document.
-        if into.len() + key.len() + value.len() > MAX_DOCUMENT - (1 << 20) {
-            return Err(Error::Limit { what: "delta", limit: MAX_DOCUMENT });
-        }
-        into.extend_from_slice(if into.is_empty() { b"{\"op\": \"" } else { b", {\"op\": \"" });
-        into.extend_from_slice(op.as_str().as_bytes());
-        into.push(b'"');
-        if !relation.is_empty() {
-            into.extend_from_slice(b", \"relation\": ");
-            json::string(into, relation.as_bytes());
-        }
-        for (name, text) in [("key", key), ("value", value)] {
-            if !text.is_empty() {
-                into.extend_from_slice(format!(", \"{name}\": ").as_bytes());
-                into.extend_from_slice(text);
-            }
-        }
-        into.push(b'}');
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Vec<u8>> {
-        let reset = self.reset;
-        let mut out =
-            format!("{{\"cursor\": \"{}\", \"up_to_date\": true, \"reset\": {reset}, \"changes\": [", self.cursor)
-                .into_bytes();
-        if out.len() + self.changes.len() + 2 > MAX_DOCUMENT - 8 {
-            return Err(Error::Limit { what: "delta", limit: MAX_DOCUMENT });
-        }
-        out.extend_from_slice(&self.changes);
-        out.extend_from_slice(b"]}");
-        Ok(out)
-    }
-}
-
-impl Sink for Document {
-    fn put(&mut self, op: Op, relation: &str, key: &[u8], value: &[u8], cursor: &str) -> Result<()> {
-        match op {
-            Op::Commit => cursor.clone_into(&mut self.cursor),
-            _ => {
-                self.reset |= op == Op::Reset;
-                Self::append(&mut self.changes, op, relation, key, value)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn spool(&mut self) {}
-
-    fn put_late(&mut self, relation: &str, key: &[u8], value: &[u8]) -> Result<()> {
-        Self::append(&mut self.late, Op::Upsert, relation, key, value)
-    }
-
-    fn unspool(&mut self) {
-        if !self.changes.is_empty() && !self.late.is_empty() {
-            self.changes.extend_from_slice(b", ");
-        }
-        self.changes.append(&mut self.late);
-    }
+    let floor = server.now.snapshot.clone();
+    let cursor = Cursor {
+        position: Position { snapshot, ..server.now.clone() },
+        identity: round.plans.identity,
+        round: (!is_exact).then_some(round::Round { floor, open }),
+    };
+    (cursor, is_exact)
 }
 
 /// Whether `sync_changes` would return anything but a commit; without a shape, for some shape over the
 /// tables that the caller may read.
 pub fn would_change(since: Option<&str>, text: Option<&str>) -> Result<bool> {
-    let mut found = Found(false);
+    let mut found = Found::default();
     let looked = match text {
-        Some(text) => settled(since, text, &mut found),
-        None => anything_new(since).map(|new| found.0 = new),
+        Some(text) => {
+            settled(since, text, &mut Output::new(&mut found, Limits { rows: Some(1), bytes: None })).map(|()| found.0)
+        }
+        None => anything_new(since),
     };
     match looked {
-        Ok(()) => Ok(found.0),
         // A standby that lags has not replayed it yet, or a table was just altered: the next look tells.
         Err(error) if error.sqlstate() == "40001" => Ok(false),
-        Err(error) => Err(error),
+        looked => looked,
     }
 }
 
@@ -293,23 +180,4 @@ fn anything_new(since: Option<&str>) -> Result<bool> {
             Verdict::Reset(_) => true,
         })
     })
-}
-
-/// Takes nothing but the fact.
-struct Found(bool);
-
-impl Sink for Found {
-    fn put(&mut self, op: Op, _: &str, _: &[u8], _: &[u8], _: &str) -> Result<()> {
-        self.0 |= op != Op::Commit;
-        Ok(())
-    }
-
-    fn spool(&mut self) {}
-
-    fn put_late(&mut self, _: &str, _: &[u8], _: &[u8]) -> Result<()> {
-        self.0 = true;
-        Ok(())
-    }
-
-    fn unspool(&mut self) {}
 }

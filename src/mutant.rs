@@ -33,6 +33,8 @@ pub enum Mutant {
     NoKeyEnter,
     /// Row security cuts the tables, as Postgres does it, but not the log.
     PolicyIgnored,
+    /// A page goes on behind the transaction that it ended in.
+    PageBoundary,
 }
 
 #[cfg(not(feature = "mutants"))]
@@ -79,6 +81,7 @@ mod active {
             Mutant::FirstByXid => "first_by_xid",
             Mutant::NoKeyEnter => "no_key_enter",
             Mutant::PolicyIgnored => "policy_ignored",
+            Mutant::PageBoundary => "page_boundary",
         };
         MUTANT.get().is_some_and(|value| value.as_bytes() == name.as_bytes())
     }

@@ -1,39 +1,38 @@
 //! A shape resolved against the database: per table the columns, the bound filter, and how rows are found.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use syncline_delta::Error;
-use syncline_delta::change::Op;
 use syncline_delta::cursor::Identity;
 use syncline_delta::digest::fingerprint;
 use syncline_delta::filter::Filter;
 use syncline_delta::shape::{Shape, Table};
-use syncline_delta::snapshot::Snapshot;
 
 use crate::catalog::Tracked;
 use crate::error::Result;
-use crate::mutant::{self, Mutant};
-use crate::past::{Past, Use};
-use crate::pg::relation::{self, Attribute, Relation, quoted};
-use crate::pg::tuplestore::Tuplestore;
-use crate::pg::{settings, snapshot, spi};
+use crate::log::Use;
+use crate::past::Past;
+use crate::pg::relation::{self, Attribute, quoted};
+use crate::pg::{image, settings, spi};
 use crate::policy;
 use crate::query::{self, Bound, Moved, Session, View};
 use crate::row::Object;
-use crate::server::{self, Reads};
+use crate::server::Reads;
 use crate::shapes;
 
 /// One table of a shape.
 pub struct Plan {
     /// The name in the output.
     pub name: String,
-    tracked: Tracked,
+    /// The table.
+    pub tracked: Tracked,
     columns: Vec<Attribute>,
     /// Attribute numbers of all that is read: key, output and filter.
     reads: Vec<i16>,
     /// Attribute numbers of what is read from the log: key and filter.
     logged: BTreeSet<i16>,
-    bound: Bound,
+    /// The condition.
+    pub bound: Bound,
     key: Object,
     value: Object,
     /// The key as the only columns of a result.
@@ -119,24 +118,23 @@ impl Plans {
         reads
     }
 
-    /// What the log tells of its relations from `seen` on; nothing if it does not tell enough.
-    pub fn past(&self, seen: &Snapshot) -> Option<Past> {
+    /// The relations of all sub-selects, and what is read of each.
+    pub fn levels(&self) -> Vec<Use<'_>> {
         let mut uses: Vec<Use<'_>> = Vec::new();
-        for plan in &self.tables {
-            add_use(&mut uses, &plan.tracked.relation, plan.logged.iter().copied());
-            for level in plan.bound.node.levels() {
-                add_use(&mut uses, &level.tracked.relation, level.reads.iter().map(|a| a.number));
+        for level in self.tables.iter().flat_map(|plan| plan.bound.node.levels()) {
+            let (relation, columns) = (&level.tracked.relation, level.reads.iter().map(|a| a.number));
+            match uses.iter_mut().find(|used| used.relation.oid == relation.oid) {
+                Some(used) => used.columns.extend(columns),
+                None => uses.push(Use { relation, columns: columns.collect() }),
             }
         }
-        Past::read(&uses, seen)
+        uses
     }
-}
 
-/// One use for each relation, however often a shape reads it.
-fn add_use<'a>(uses: &mut Vec<Use<'a>>, relation: &'a Relation, columns: impl Iterator<Item = i16>) {
-    match uses.iter_mut().find(|used| used.relation.oid == relation.oid) {
-        Some(used) => used.columns.extend(columns),
-        None => uses.push(Use { relation, columns: columns.collect() }),
+    /// The tables themselves, and what is read of the log of each.
+    pub fn own(&self) -> Vec<Use<'_>> {
+        let tables = self.tables.iter();
+        tables.map(|plan| Use { relation: &plan.tracked.relation, columns: plan.logged.clone() }).collect()
     }
 }
 
@@ -216,50 +214,10 @@ fn readable<'a>(tracked: &Tracked, reads: impl Iterator<Item = &'a Attribute>) -
 }
 
 impl Plan {
-    /// The shape's rows of this table that `since` does not see (nothing: all rows), as key and value.
-    ///
-    /// `version >= xmax UNION ALL version = ANY(xip)`: the version index finds what is new however
-    /// much lies between an old transaction and now, where `version >= xmin` would read all of that.
-    pub fn rows(&self, since: Option<&Snapshot>, each: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
-        let select = self.select(&self.bound.node.sql("t", View::Now));
-        let mut params = self.bound.params.clone();
-        let sql = match since {
-            None => select,
-            Some(seen) => {
-                let (xmax, xip) = (params.len() + 1, params.len() + 2);
-                params.extend(server::bounds(seen));
-                format!(
-                    "{select} AND t._sync_version >= ${xmax} UNION ALL \
-                     {select} AND t._sync_version = ANY (${xip}) AND t._sync_version < ${xmax}"
-                )
-            }
-        };
-        let query = spi::Query { sql: &sql, params: &params, relations: &[], is_ours: self.is_secured() };
-        let mut run = || query.run(&mut self.pass(each));
-        if mutant::is(Mutant::SecondSnapshot) { snapshot::with_latest(run) } else { run() }
-    }
-
     /// Whether row security is part of the condition. Then it is ours to apply: a row that the role must not see any
     /// more is read to tell that it leaves.
-    fn is_secured(&self) -> bool {
+    pub fn is_secured(&self) -> bool {
         self.tracked.is_secured || self.bound.node.levels().iter().any(|level| level.tracked.is_secured)
-    }
-
-    fn select(&self, condition: &str) -> String {
-        let columns: Vec<String> = self.columns.iter().map(|c| format!("t.{}", quoted(&c.name))).collect();
-        format!("SELECT {} FROM {} AS t WHERE {condition}", columns.join(", "), self.tracked.relation.full_name())
-    }
-
-    /// Takes result rows apart.
-    fn pass<'a>(&'a self, each: &'a mut dyn FnMut(&[u8], &[u8]) -> bool) -> impl FnMut(&spi::Row<'_>) -> bool + 'a {
-        let (mut key, mut value) = (Vec::new(), Vec::new());
-        move |row| {
-            key.clear();
-            value.clear();
-            self.key.write(&mut key, |column| row.get(column));
-            self.value.write(&mut value, |column| row.get(column));
-            each(&key, &value)
-        }
     }
 
     /// What has moved at the levels of the filter.
@@ -267,75 +225,55 @@ impl Plan {
         self.bound.moved(past, self.is_secured())
     }
 
-    /// Rows that nobody wrote, and that are in the shape now for what moved at a level: some of them were before.
-    pub fn entered(&self, moved: &Moved<'_>, seen: &Snapshot, each: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
-        let Some(touched) = self.bound.node.touched_by("t", moved) else { return };
-        if mutant::is(Mutant::NoEnter) {
-            return;
-        }
-        let mut params = moved.params.clone();
-        let (xmax, xip) = (params.len() + 1, params.len() + 2);
-        params.extend(server::bounds(seen));
-        let node = &self.bound.node;
-        let (now, certain) = (node.sql("t", View::Now), node.sql("t", View::Certain(moved)));
-        let condition = format!(
-            "{touched} AND {now} AND {certain} IS NOT TRUE \
-             AND t._sync_version < ${xmax} AND NOT (t._sync_version = ANY (${xip}))"
-        );
-        moved.past.query(&self.select(&condition), &params, self.is_secured(), &mut self.pass(each));
+    /// The columns of the output, of row `t`, and how many they are.
+    pub fn columns(&self) -> (String, usize) {
+        (list(self.columns.iter()), self.columns.len())
     }
 
-    /// The keys of rows that were in the shape at the cursor and are perhaps, if they were written, or surely no
-    /// longer in it.
-    pub fn departures(&self, moved: &Moved<'_>) -> HashSet<Vec<u8>> {
-        let (node, relation) = (&self.bound.node, &self.tracked.relation);
-        let key: Vec<String> = relation.key_columns().map(|c| format!("t.{}", quoted(&c.name))).collect();
-        let select = |from: &str| format!("SELECT {} FROM {from} AS t WHERE ", key.join(", "));
-        let was = node.sql("t", View::Past(moved));
-        let mut queries: Vec<String> = moved.past.old(relation).iter().map(|old| select(old) + &was).collect();
-        if let Some(touched) = node.touched_by("t", moved)
-            && !mutant::is(Mutant::NoLeave)
-        {
-            let untouched = self.bound.key.as_ref().map(|key| moved.past.untouched(relation, key, "t"));
-            let (untouched, now) = (untouched.unwrap_or_default(), node.sql("t", View::Now));
-            let from = select(&relation.full_name());
-            queries.push(format!("{from}{touched}{untouched} AND {was} AND {now} IS NOT TRUE"));
-        }
-        let mut keys = HashSet::new();
-        for sql in queries {
-            moved.past.query(&sql, &moved.params, self.is_secured(), &mut |row| {
-                let mut key = Vec::new();
-                self.key_only.write(&mut key, |column| row.get(column));
-                keys.insert(key);
-                true
-            });
-        }
-        keys
+    /// The key's columns, of row `t`.
+    pub fn key_columns(&self) -> String {
+        list(self.tracked.relation.key_columns())
+    }
+
+    /// Writes key and value of a row of [`Plan::columns`].
+    pub fn write(&self, row: &spi::Row<'_>, key: &mut Vec<u8>, value: &mut Vec<u8>) {
+        self.key.write(key, |column| row.get(column));
+        self.value.write(value, |column| row.get(column));
+    }
+
+    /// Writes the key of a row of [`Plan::key_columns`].
+    pub fn write_key(&self, row: &spi::Row<'_>, key: &mut Vec<u8>) {
+        self.key_only.write(key, |column| row.get(column));
+    }
+
+    /// The key that a log row tells.
+    pub fn logged_key(&self, columns: &[image::Column]) -> Vec<u8> {
+        let mut text = Vec::new();
+        let number = |place: usize| self.tracked.relation.key[place];
+        self.key_only
+            .write(&mut text, |place| columns.iter().find(|c| c.attribute == number(place)).and_then(|c| c.value));
+        text
+    }
+
+    /// All rows of the table in the active snapshot, as key and value.
+    fn rows(&self, each: &mut dyn FnMut(&[u8], &[u8])) {
+        let condition = self.bound.node.sql("t", View::Now);
+        let table = self.tracked.relation.full_name();
+        let sql = format!("SELECT {} FROM {table} AS t WHERE {condition}", self.columns().0);
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        let params = &self.bound.params;
+        spi::Query { sql: &sql, params, relations: &[], is_ours: self.is_secured() }.run(&mut |row| {
+            key.clear();
+            value.clear();
+            self.write(row, &mut key, &mut value);
+            each(&key, &value);
+            true
+        });
     }
 }
 
-/// The changes of a set-returning function.
-pub struct Changes {
-    store: Tuplestore,
-    scratch: Vec<u64>,
-}
-
-impl Changes {
-    /// Changes into a row store.
-    pub fn new(store: Tuplestore) -> Self {
-        Self { store, scratch: Vec::new() }
-    }
-
-    /// Where they go.
-    pub fn store(&self) -> Tuplestore {
-        self.store
-    }
-
-    /// Appends one change.
-    pub fn put(&mut self, op: Op, relation: &str, key: &[u8], value: &[u8], cursor: &str) {
-        let texts = [op.as_str().as_bytes(), relation.as_bytes(), key, value, cursor.as_bytes()];
-        self.store.put(&mut self.scratch, texts);
-    }
+fn list<'a>(columns: impl Iterator<Item = &'a Attribute>) -> String {
+    columns.map(|column| format!("t.{}", quoted(&column.name))).collect::<Vec<_>>().join(", ")
 }
 
 /// Takes the name of the relation, the key and the value of a row.
@@ -348,10 +286,7 @@ pub fn scan(text: &str, each: EachRow<'_>) -> Result<()> {
     let resolved = Plans::resolve(&mut shape)?;
     settings::pinned(|| {
         for plan in Plans::new(resolved, shape)?.tables {
-            plan.rows(None, &mut |key, value| {
-                each(&plan.name, key, value);
-                true
-            });
+            plan.rows(&mut |key, value| each(&plan.name, key, value));
         }
         Ok(())
     })

@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use syncline_delta::Error;
 use syncline_delta::cursor::{Position, Server};
-use syncline_delta::snapshot::Snapshot;
+use syncline_delta::snapshot::{Snapshot, Xid};
 
 use crate::error::Result;
 use crate::mutant::{self, Mutant};
@@ -85,6 +85,8 @@ pub fn anything_new(seen: &Snapshot) -> bool {
          WHERE t.tgfoid = 'syncline.stamp()'::pg_catalog.regprocedure AND t.tgparentid = 0 \
          AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
          AND pg_catalog.has_column_privilege(c.oid, '_sync_version', 'SELECT')";
+    const LOG: &str = "SELECT 1 FROM syncline.log WHERE relation = $1 AND xid >= $2::pg_catalog.text::pg_catalog.xid8 UNION ALL \
+         SELECT 1 FROM syncline.log WHERE relation = $1 AND xid = ANY ($3::pg_catalog.text[]::pg_catalog.xid8[])";
     let mut tables = Vec::new();
     spi::query(TABLES, &[], &mut |row| {
         let oid = row.get(0).map_or(pg_sys::InvalidOid, |datum| pg_sys::Oid::from(datum.value() as u32));
@@ -106,19 +108,30 @@ pub fn anything_new(seen: &Snapshot) -> bool {
              SELECT 1 FROM {name} WHERE _sync_version = ANY ($2) AND _sync_version < $1"
         );
         finds(&rows, &[xmax, xip])
-            || settings::as_owner(|| finds(&log_sql("1"), &[spi::Param::oid(oid), xmax, xip]))
+            || settings::as_owner(|| finds(LOG, &[spi::Param::oid(oid), xmax, xip]))
             || unseen_barrier(&[Reads { relation: oid, columns: Vec::new() }], seen, true)
     })
 }
 
-/// SQL for the log rows of table `$1` that are new to a snapshot, given by its [`bounds`] as `$2` and `$3`.
-pub fn log_sql(columns: &str) -> String {
-    const XMAX: &str = "$2::pg_catalog.text::pg_catalog.xid8";
-    let select = format!("SELECT {columns} FROM syncline.log WHERE relation = $1");
-    format!(
-        "{select} AND xid >= {XMAX} UNION ALL \
-         {select} AND xid = ANY ($3::pg_catalog.text[]::pg_catalog.xid8[]) AND xid < {XMAX}"
-    )
+/// The transactions that `since` does not see and `target` does, as ranges: from, and up to but not with. Of those below
+/// the `xmax` of `since` the ones that `has_rows` finds among them; the last range is that from there on, in which those are left
+/// that `target` does not see either.
+pub fn segments(
+    since: &Snapshot,
+    target: &Snapshot,
+    has_rows: impl FnOnce(spi::Param, &mut dyn FnMut(&spi::Row<'_>) -> bool),
+) -> Vec<(Xid, Xid)> {
+    let mut found: Vec<Xid> = Vec::new();
+    let late: Vec<i64> = since.xip().iter().filter(|&&xid| target.sees(xid)).map(|&xid| xid as i64).collect();
+    if !late.is_empty() {
+        has_rows(spi::Param::int8_array(&late), &mut |row| {
+            found.push(row.int8(0) as Xid);
+            true
+        });
+    }
+    found.sort_unstable();
+    let late = found.into_iter().map(|xid| (xid, xid + 1));
+    late.chain([(since.xmax(), target.xmax())]).collect()
 }
 
 /// The cursor may leave the server: everything it has seen survives a crash.

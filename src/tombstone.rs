@@ -12,6 +12,7 @@ use crate::error::{Result, unwrap_or_raise};
 use crate::mutant::{self, Mutant};
 use crate::pg::function::{Call, entry_point};
 use crate::pg::image::{self, Storage};
+use crate::pg::relation::Attribute;
 use crate::pg::trigger::{self, Event, RowEvent, Tuple};
 use crate::pg::{relation, snapshot};
 
@@ -43,6 +44,8 @@ pub struct Layout {
     log: pg_sys::Oid,
     /// Number of `_sync_version` in the relation at hand.
     pub version: i16,
+    /// The same column in the tracked table.
+    tracked_version: Attribute,
     columns: Vec<Logged>,
     log_inserts: bool,
 }
@@ -83,6 +86,7 @@ fn read_layout(oid: pg_sys::Oid) -> Result<Layout> {
     let top = if root == oid { here.clone() } else { relation::read(root).ok_or_else(missing)? };
     // Anybody may hang these triggers onto a table of his own: what they write there must be what is stored there.
     let version = here.version().ok_or_else(missing)?.number;
+    let tracked_version = top.version().ok_or_else(missing)?.clone();
     let trigger = top.trigger(relation::LOG);
     let filter = trigger.map(|t| t.arguments.as_slice()).unwrap_or_default();
     let mut columns = Vec::new();
@@ -97,7 +101,7 @@ fn read_layout(oid: pg_sys::Oid) -> Result<Layout> {
     let log = relation::schema("syncline")
         .and_then(|schema| relation::find(schema, "log"))
         .ok_or_else(|| Error::rule("55000", "extension syncline is not installed"))?;
-    Ok(Layout { root, log, version, columns, log_inserts: trigger.is_some_and(|t| t.on_insert) })
+    Ok(Layout { root, log, version, tracked_version, columns, log_inserts: trigger.is_some_and(|t| t.on_insert) })
 }
 
 fn log(call: &Call) -> Result<()> {
@@ -163,6 +167,11 @@ fn write(row: &RowEvent<'_>, layout: &Layout, xid: u64, kind: u8, tuple: Tuple, 
     let mut old = Vec::with_capacity(64);
     for column in &layout.columns {
         image::encode(&mut old, column.tracked, column.storage, row.value(tuple, column.here));
+    }
+    // With it a reader knows, mostly without looking, that no other log row of the key comes before this one.
+    let Attribute { number, storage, .. } = layout.tracked_version;
+    if kind != b'e' && layout.columns.iter().all(|column| column.tracked != number) {
+        image::encode(&mut old, number, storage, row.value(tuple, layout.version));
     }
     if old.len() > MAX_OLD {
         return Err(Error::Limit { what: "the old values of key and filter columns", limit: MAX_OLD });

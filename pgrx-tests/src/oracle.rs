@@ -71,6 +71,8 @@ pub struct Report {
     pub standby: u64,
     /// Of them, with a cursor and the copy of that time.
     pub replays: u64,
+    /// Of them, pages with more to come.
+    pub pages: u64,
     /// Pulls that began with a reset.
     pub resets: u64,
     /// Pulls told to try again.
@@ -106,6 +108,7 @@ enum Count {
     Pulls,
     Standby,
     Replays,
+    Pages,
     Resets,
     Retries,
     Deletes,
@@ -120,7 +123,7 @@ struct Shared {
     /// Whether row security restricts the role `ann`.
     secured: bool,
     stop: AtomicBool,
-    counts: [AtomicU64; 9],
+    counts: [AtomicU64; 10],
     violation: Mutex<Option<String>>,
 }
 
@@ -148,6 +151,7 @@ impl Shared {
             pulls: self.counted(Count::Pulls),
             standby: self.counted(Count::Standby),
             replays: self.counted(Count::Replays),
+            pages: self.counted(Count::Pages),
             resets: self.counted(Count::Resets),
             retries: self.counted(Count::Retries),
             deletes: self.counted(Count::Deletes),

@@ -229,7 +229,7 @@ fn column_and_index_that_are_there_are_taken_over_and_nothing_is_rewritten() {
     let file = "SELECT pg_relation_filenode('issues')";
     let before = first(&mut client, file);
     client.batch_execute("ALTER TABLE issues ADD COLUMN _sync_version bigint NOT NULL DEFAULT 0").unwrap();
-    client.batch_execute("CREATE INDEX CONCURRENTLY mine ON issues (_sync_version)").unwrap();
+    client.batch_execute("CREATE INDEX CONCURRENTLY mine ON issues (_sync_version, id)").unwrap();
     client.batch_execute(TRACK).unwrap();
     assert_eq!(first(&mut client, file), before);
     let indexes = "SELECT string_agg(indexrelid::regclass::text, ' ' ORDER BY indexrelid) FROM pg_index WHERE indrelid = 'issues'::regclass";

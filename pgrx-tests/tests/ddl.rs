@@ -121,7 +121,7 @@ fn keys_constraints_and_indexes() {
             ("CREATE INDEX CONCURRENTLY ON t (n)", "delta delta -"),
             ("DROP INDEX t_u", "delta delta delta"),
             ("DROP INDEX CONCURRENTLY t_u", "delta delta -"),
-            ("DROP INDEX t__sync_version_idx", "delta delta delta"),
+            ("DROP INDEX t__sync_version_id_idx", "delta delta delta"),
             ("ALTER INDEX t_u RENAME TO u2", "delta delta delta"),
             ("REINDEX TABLE t", "delta delta delta"),
             ("REINDEX TABLE CONCURRENTLY t", "delta delta -"),

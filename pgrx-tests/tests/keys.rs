@@ -170,7 +170,7 @@ fn as_many_columns_as_there_can_be_are_sent() {
                 &[r#"upsert {"id": 1}"#, r#"upsert {"id": 2}"#],
             ),
             ("UPDATE t SET c0 = true WHERE id = 1", &[r#"upsert {"id": 1}"#]),
-            ("UPDATE t SET f = 2", &[r#"delete {"id": 1}"#, r#"delete {"id": 2}"#]),
+            ("UPDATE t SET f = 2", &[r#"delete {"id": 2}"#, r#"delete {"id": 1}"#]),
         ],
     );
     stage.run("UPDATE t SET f = 1");

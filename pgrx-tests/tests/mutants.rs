@@ -5,7 +5,7 @@ use std::time::Duration;
 use syncline_tests::histories::HISTORIES;
 use syncline_tests::{Install, oracle};
 
-const MUTANTS: [&str; 12] = [
+const MUTANTS: [&str; 13] = [
     "no_xip",
     "horizon_ignored",
     "second_snapshot",
@@ -17,6 +17,7 @@ const MUTANTS: [&str; 12] = [
     "no_insert_log",
     "first_by_xid",
     "no_key_enter",
+    "page_boundary",
     SECURED,
 ];
 

@@ -118,7 +118,7 @@ fn sync_sees_agrees_with_postgres() {
         let texts = snapshots(&mut Rng::new(3, base), base);
         let cursor = |snapshot| {
             let position = Position { system: 1, database: 2, timeline: 3, lsn: 4, epoch: 5, snapshot };
-            Cursor { position, identity: Identity { shape: 6, schema: 7 } }.to_string()
+            Cursor { position, identity: Identity { shape: 6, schema: 7 }, round: None }.to_string()
         };
         let cursors: Vec<String> = parsed(&texts).into_iter().map(cursor).collect();
         let visible = seen(&mut client, "pg_visible_in_snapshot(x.xid, t.text::pg_snapshot)", &texts, base);

@@ -23,10 +23,10 @@ impl Tuplestore {
         }
     }
 
-    /// An empty store for rows of the same form.
-    pub fn spool(&self) -> Self {
-        // SAFETY: plain allocation in the current memory context.
-        Self { store: unsafe { pg_sys::tuplestore_begin_heap(false, false, pg_sys::work_mem) }, ..*self }
+    /// Forgets all rows.
+    pub fn clear(&self) {
+        // SAFETY: the store is live, and no scan of it is under way.
+        unsafe { pg_sys::tuplestore_clear(self.store) };
     }
 
     /// Appends a row of texts (or JSON, which is stored alike); an empty one is NULL.
@@ -52,19 +52,6 @@ impl Tuplestore {
             });
             assert_eq!((*self.descriptor).natts as usize, N, "a row of the declared form");
             pg_sys::tuplestore_putvalues(self.store, self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
-        }
-    }
-
-    /// Moves all rows of a spool behind those of this store.
-    pub fn append(&self, spool: Self) {
-        // SAFETY: the slot fits the store's minimal tuples and is dropped below.
-        unsafe {
-            let slot = pg_sys::MakeSingleTupleTableSlot(self.descriptor, &raw const pg_sys::TTSOpsMinimalTuple);
-            while pg_sys::tuplestore_gettupleslot(spool.store, true, false, slot) {
-                pg_sys::tuplestore_puttupleslot(self.store, slot);
-            }
-            pg_sys::ExecDropSingleTupleTableSlot(slot);
-            pg_sys::tuplestore_end(spool.store);
         }
     }
 }

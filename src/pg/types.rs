@@ -42,9 +42,9 @@ pub fn array_of(typid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (array != pg_sys::InvalidOid).then_some(array)
 }
 
-/// The `=` of a key's column, as SQL: its type has an ordering, as the key has an index.
-pub fn key_equal(typid: pg_sys::Oid) -> Result<String> {
-    operator_of(typid, Comparison::Eq)
+/// The operator of a key's column, as SQL: its type has an ordering, as the key has an index.
+pub fn key_operator(typid: pg_sys::Oid, comparison: Comparison) -> Result<String> {
+    operator_of(typid, comparison)
 }
 
 /// The operator of the type's default ordering (or hashing), as SQL.

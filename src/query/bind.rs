@@ -26,7 +26,7 @@ pub fn bind(filter: Option<&Filter>, table: &Tracked, levels: Vec<Tracked>) -> R
     if levels > 0 && table.is_secured {
         logs_inserts(table)?;
     }
-    let key = (levels > 0).then(|| Key::of(&table.relation)).transpose()?;
+    let key = Key::of(&table.relation)?;
     Ok(Bound { node, params, fingerprint, levels, key })
 }
 
@@ -126,7 +126,7 @@ impl Binder<'_> {
         let equal = types::operator(column.typid, Comparison::Eq)?;
         let found = relation.attribute(&select.column).cloned().ok_or_else(missing)?;
         let key = Key::of(relation)?;
-        let level = Level { number, member: found, array, equal, key, node, reads, tracked };
+        let level = Level { number, member: found, typid: column.typid, array, equal, key, node, reads, tracked };
         Ok(Node::Member { column: outer, level: Box::new(level), negated })
     }
 

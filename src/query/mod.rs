@@ -31,8 +31,8 @@ pub struct Bound {
     pub fingerprint: String,
     /// How many levels it has.
     pub levels: usize,
-    /// How rows of its own table are told apart; nothing if it has no levels, since then nobody asks.
-    pub key: Option<Key>,
+    /// How rows of its own table are told apart.
+    pub key: Key,
 }
 
 /// A condition on a row.
@@ -62,7 +62,9 @@ pub struct Level {
     pub tracked: Tracked,
     /// The column whose values count.
     pub member: Attribute,
-    /// Of the column's base type.
+    /// The column's base type.
+    pub typid: pg_sys::Oid,
+    /// Of that type.
     array: pg_sys::Oid,
     /// The type's `=`.
     equal: String,
@@ -78,8 +80,8 @@ pub struct Level {
 pub enum View<'a> {
     /// In the snapshot of the call.
     Now,
-    /// At the cursor.
-    Past(&'a Moved<'a>),
+    /// At an earlier moment.
+    Past(&'a Past),
     /// In the snapshot, and by nothing that has moved since the cursor.
     Certain(&'a Moved<'a>),
 }
@@ -123,18 +125,18 @@ impl Node {
         let with_inner = |(_, level)| std::iter::once(level).chain(Level::node(level).levels());
         self.members().into_iter().flat_map(with_inner).collect()
     }
+}
 
-    /// For a row: whether a value that may have come or gone stands in one of its columns; nothing if none has.
-    pub fn touched_by(&self, alias: &str, moved: &Moved<'_>) -> Option<String> {
-        let any: Vec<String> = self
-            .members()
-            .into_iter()
-            .filter_map(|(column, level)| {
-                let array = moved.arrays[level.number].as_ref()?;
-                Some(format!("{alias}.{column} {} ANY ({array})", level.equal))
-            })
-            .collect();
-        (!any.is_empty()).then(|| format!("({})", any.join(" OR ")))
+impl Moved<'_> {
+    /// For a row: whether a value of the level that may have come or gone stands in the column; nothing if none has.
+    pub fn touches(&self, level: &Level, column: &str) -> Option<String> {
+        let array = self.arrays[level.number].as_ref()?;
+        Some(format!("{column} {} ANY ({array})", level.equal))
+    }
+
+    /// Whether a value of any level may have come or gone.
+    pub fn is_any(&self) -> bool {
+        self.arrays.iter().any(Option::is_some)
     }
 }
 
@@ -154,20 +156,24 @@ impl Level {
             )
         };
         let not = if negated { "NOT " } else { "" };
+        let past = match view {
+            View::Past(past) => past,
+            View::Certain(moved) => moved.past,
+            View::Now => return format!("({not}{})", exists(&table, "")),
+        };
+        if !self.has_moved(past) {
+            return format!("({not}{})", exists(&table, ""));
+        }
+        let kept = exists(&table, &past.untouched(&self.tracked.relation, &self.key, &row));
         match view {
-            View::Past(moved) | View::Certain(moved) if self.has_moved(moved.past) => {
-                let untouched = moved.past.untouched(&self.tracked.relation, &self.key, &row);
-                let kept = exists(&table, &untouched);
-                match (view, &moved.arrays[self.number]) {
-                    (View::Past(_), _) => match moved.past.old(&self.tracked.relation) {
-                        Some(old) => format!("({not}({kept} OR {}))", exists(&old, "")),
-                        None => format!("({not}{kept})"),
-                    },
-                    (_, Some(array)) if negated => format!("(NOT ({kept} OR {value} {} ANY ({array})))", self.equal),
-                    _ => format!("({not}{kept})"),
-                }
-            }
-            _ => format!("({not}{})", exists(&table, "")),
+            View::Certain(moved) => match moved.touches(self, value) {
+                Some(touched) if negated => format!("(NOT ({kept} OR {touched}))"),
+                _ => format!("({not}{kept})"),
+            },
+            _ => match past.old(&self.tracked.relation) {
+                Some(old) => format!("({not}({kept} OR {}))", exists(&old, "")),
+                None => format!("({not}{kept})"),
+            },
         }
     }
 

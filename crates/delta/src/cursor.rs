@@ -3,7 +3,7 @@
 //! Text form, made of URL-safe characters only:
 //!
 //! ```text
-//! cursor    = position "~" identity
+//! cursor    = position [ "~" round ] "~" identity    for `round` see that module
 //! position  = "s1" "." system "." database "." timeline "." lsn "." epoch "." visible "." crc
 //! visible   = xmax *( "_" offset )       transactions not seen: xmax and above, and each xmax - offset
 //! identity  = shape "." schema "." crc
@@ -18,6 +18,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::Error;
+use crate::round::Round;
 use crate::snapshot::{Snapshot, Xid, parse_decimal};
 
 /// The most bytes of text that are looked at.
@@ -58,6 +59,8 @@ pub struct Cursor {
     pub position: Position,
     /// The shape.
     pub identity: Identity,
+    /// Of a delta in pages; `position` tells from where it leads, and sees nothing in a first pull.
+    pub round: Option<Round>,
 }
 
 /// The server as it is during a call, for [`Position::judge`].
@@ -122,6 +125,17 @@ impl Position {
     /// Decides whether a delta can start here. `switch_point` gives the log position at which
     /// the server's history left an older timeline, or nothing if it was never on it.
     pub fn judge(&self, server: &Server, switch_point: impl FnOnce(u32) -> Option<u64>) -> Verdict {
+        self.judge_between(server, &self.snapshot, &self.snapshot, switch_point)
+    }
+
+    /// As [`Position::judge`]: `newest` is the most that the client has seen, `oldest` from where it needs the log.
+    fn judge_between(
+        &self,
+        server: &Server,
+        newest: &Snapshot,
+        oldest: &Snapshot,
+        switch_point: impl FnOnce(u32) -> Option<u64>,
+    ) -> Verdict {
         let now = &server.now;
         if (self.system, self.database, self.epoch) != (now.system, now.database, now.epoch) {
             return Verdict::Reset(Reset::Epoch);
@@ -139,24 +153,36 @@ impl Position {
             // Cursors leave only after their log is on disk: this volume was rolled back.
             return Verdict::Reset(Reset::Timeline);
         }
-        if !now.snapshot.dominates(&self.snapshot) {
+        if !now.snapshot.dominates(newest) {
             return Verdict::Ahead;
         }
-        if !self.snapshot.dominates(&server.horizon) {
+        if !oldest.dominates(&server.horizon) {
             return Verdict::Reset(Reset::TooOld);
         }
         Verdict::Accept
     }
 }
 
+impl Cursor {
+    /// Decides whether a delta can start, or go on, here; see [`Position::judge`].
+    pub fn judge(&self, server: &Server, switch_point: impl FnOnce(u32) -> Option<u64>) -> Verdict {
+        let newest = self.round.as_ref().map_or(&self.position.snapshot, |round| &round.floor);
+        self.position.judge_between(server, newest, self.oldest(), switch_point)
+    }
+
+    /// From where it needs the log: a first pull only from what it leads to.
+    pub fn oldest(&self) -> &Snapshot {
+        match &self.round {
+            Some(Round { open: Some(page), .. }) if self.position.snapshot.is_empty() => &page.target,
+            _ => &self.position.snapshot,
+        }
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { system, database, timeline, lsn, epoch, snapshot } = self;
-        let mut text = format!("{VERSION}.{system}.{database}.{timeline}.{lsn}.{epoch}.{}", snapshot.xmax());
-        for xid in snapshot.xip().iter().rev() {
-            text.push('_');
-            text.push_str(&(snapshot.xmax() - xid).to_string());
-        }
+        let text = format!("{VERSION}.{system}.{database}.{timeline}.{lsn}.{epoch}.{}", snapshot.offsets());
         write!(f, "{text}.{:08x}", crc32fast::hash(text.as_bytes()))
     }
 }
@@ -170,31 +196,33 @@ impl fmt::Display for Identity {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}~{}", self.position, self.identity)
+        write!(f, "{}~", self.position)?;
+        self.round.as_ref().map_or(Ok(()), |round| write!(f, "{round}~"))?;
+        write!(f, "{}", self.identity)
     }
 }
 
-fn bad<T>(detail: &'static str) -> Result<T, Error> {
+pub(crate) fn bad<T>(detail: &'static str) -> Result<T, Error> {
     Err(Error::Cursor { detail })
 }
 
 /// Splits off and verifies the checksum.
-fn checked(text: &str) -> Result<&str, Error> {
+pub(crate) fn checked(text: &str) -> Result<&str, Error> {
     match text.rsplit_once('.') {
         Some((body, crc)) if format!("{:08x}", crc32fast::hash(body.as_bytes())) == crc => Ok(body),
         _ => bad("Its checksum does not match: it was cut off or altered."),
     }
 }
 
-fn number(text: Option<&str>) -> Result<u64, Error> {
+pub(crate) fn number(text: Option<&str>) -> Result<u64, Error> {
     text.and_then(parse_decimal).ok_or(Error::Cursor { detail: "A number is missing or malformed." })
 }
 
-fn number32(text: Option<&str>) -> Result<u32, Error> {
+pub(crate) fn number32(text: Option<&str>) -> Result<u32, Error> {
     u32::try_from(number(text)?).or(bad("A number is out of range."))
 }
 
-fn visible(text: &str) -> Result<Snapshot, Error> {
+pub(crate) fn visible(text: &str) -> Result<Snapshot, Error> {
     let mut parts = text.split('_');
     let xmax: Xid = number(parts.next())?;
     let mut xip = Vec::new();
@@ -252,12 +280,16 @@ impl FromStr for Cursor {
         if text.len() > MAX_LENGTH {
             return Err(Error::Limit { what: "cursor", limit: MAX_LENGTH });
         }
-        match text.split_once('~') {
-            Some((position, identity)) => Ok(Self { position: position.parse()?, identity: identity.parse()? }),
-            None => {
-                text.parse::<Position>()?;
-                bad("It is only a position: the part that tells the shape is missing.")
-            }
+        let Some((head, identity)) = text.rsplit_once('~') else {
+            text.parse::<Position>()?;
+            return bad("It is only a position: the part that tells the shape is missing.");
+        };
+        let (position, round) = head.split_once('~').map_or((head, None), |(head, round)| (head, Some(round)));
+        let position: Position = position.parse()?;
+        let (identity, round) = (identity.parse()?, round.map(str::parse::<Round>).transpose()?);
+        if round.as_ref().is_some_and(|round| !round.target().dominates(&position.snapshot)) {
+            return bad("Its page leads to before the place that it leads from.");
         }
+        Ok(Self { position, identity, round })
     }
 }

@@ -8,6 +8,7 @@ pub mod error;
 pub mod filter;
 pub mod json;
 pub mod log;
+pub mod round;
 pub mod shape;
 pub mod snapshot;
 

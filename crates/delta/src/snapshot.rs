@@ -55,6 +55,26 @@ impl Snapshot {
         xid < self.xmax && self.xip.binary_search(&xid).is_err()
     }
 
+    /// Sees nothing at all.
+    pub fn nothing() -> Self {
+        Self::new(0, [])
+    }
+
+    /// Whether it sees nothing at all, as a client that starts.
+    pub fn is_empty(&self) -> bool {
+        self.xmax == 0
+    }
+
+    /// The form in cursors: `xmax`, and how far below it each of `xip` lies, the nearest first.
+    pub fn offsets(&self) -> String {
+        let mut text = self.xmax.to_string();
+        for xid in self.xip.iter().rev() {
+            text.push('_');
+            text.push_str(&(self.xmax - xid).to_string());
+        }
+        text
+    }
+
     /// `older <= self`: everything that `older` sees is seen here too.
     pub fn dominates(&self, older: &Self) -> bool {
         older.xmax <= self.xmax && !self.xip.iter().any(|&xid| older.sees(xid))

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use syncline_delta::cursor::{Cursor, Identity, Position, Reset, Server, Verdict};
-use syncline_delta::log::{Place, sequence};
+use syncline_delta::log::{self, sequence};
+use syncline_delta::round::{Page, Place, Round, Stage};
 use syncline_delta::snapshot::Snapshot;
 use syncline_delta::{Error, json};
 
@@ -12,10 +13,34 @@ fn snapshots() -> impl Strategy<Value = Snapshot> {
 
 fn cursors() -> impl Strategy<Value = Cursor> {
     let numbers = (any::<u64>(), any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
-    (numbers, snapshots()).prop_map(|((system, database, timeline, lsn, epoch, shape, schema), snapshot)| Cursor {
-        position: Position { system, database, timeline, lsn, epoch, snapshot },
-        identity: Identity { shape, schema },
-    })
+    (numbers, snapshots(), rounds()).prop_map(
+        |((system, database, timeline, lsn, epoch, shape, schema), seen, round)| {
+            // A round leads forward.
+            let seen =
+                if round.as_ref().is_some_and(|r| !r.target().dominates(&seen)) { Snapshot::nothing() } else { seen };
+            Cursor {
+                position: Position { system, database, timeline, lsn, epoch, snapshot: seen },
+                identity: Identity { shape, schema },
+                round,
+            }
+        },
+    )
+}
+
+fn rounds() -> impl Strategy<Value = Option<Round>> {
+    let stage =
+        prop_oneof![Just(Stage::Left), Just(Stage::Gone), Just(Stage::Written), Just(Stage::Entered), Just(Stage::All)];
+    let place = (stage, 0usize..9, 0usize..40, proptest::collection::vec(".*", 0..4));
+    let place = place.prop_map(|(stage, table, level, values)| Place { stage, table, level, values });
+    let page = (snapshots(), proptest::option::of((snapshots(), place)));
+    let round = page.prop_map(|(floor, open)| {
+        let open = open.map(|(target, place)| Page {
+            target: if floor.dominates(&target) { target } else { floor.clone() },
+            place,
+        });
+        Round { floor, open }
+    });
+    proptest::option::of(round)
 }
 
 proptest! {
@@ -149,16 +174,16 @@ fn newer_version_says_so() {
 
 #[test]
 fn position_order_decides_between_transactions_where_ids_do_not() {
-    let early = Place { xid: 9, seq: 5, pos: 10 };
-    let late = Place { xid: 4, seq: 0, pos: 20 };
+    let early = log::Place { xid: 9, seq: 5, pos: 10 };
+    let late = log::Place { xid: 4, seq: 0, pos: 20 };
     assert!(early.precedes(&late) && !late.precedes(&early));
 }
 
 #[test]
 fn row_that_a_transaction_found_precedes_what_it_made_whatever_was_logged_first() {
     // An AFTER trigger's own statement (command 4) is logged before the statement that fired it.
-    let inner = Place { xid: 9, seq: sequence(Some(4), 0), pos: 10 };
-    let outer = Place { xid: 9, seq: sequence(None, 1), pos: 20 };
+    let inner = log::Place { xid: 9, seq: sequence(Some(4), 0), pos: 10 };
+    let outer = log::Place { xid: 9, seq: sequence(None, 1), pos: 20 };
     assert!(outer.precedes(&inner) && !inner.precedes(&outer));
     assert!(sequence(Some(0), 0) > sequence(None, i32::MAX as u32 - 1));
 }

@@ -15,9 +15,9 @@ module App
       loop do
         seen = Sync::WATCHER.count
         # Streams are many and mostly wait: none of them keeps a connection meanwhile.
-        since, delta = ActiveRecord::Base.connection_pool.with_connection { Sync.pull(since, shape) }
+        since, delta, up_to_date = ActiveRecord::Base.connection_pool.with_connection { Sync.pull(since, shape) }
         out << "id: #{since}\ndata: #{delta}\n\n"
-        Sync::WATCHER.wait(seen, 15)
+        Sync::WATCHER.wait(seen, 15) if up_to_date
       end
     end
     [200, { "Content-Type" => "text/event-stream" }, events]

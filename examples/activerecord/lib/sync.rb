@@ -9,9 +9,9 @@ module Sync
                 issue: { table: "issues", where: "project_id = $1" } } }
   end
 
-  # The next cursor, and the delta as the text of a JSON document.
+  # The next cursor, the delta as the text of a JSON document, and whether that is all.
   def self.pull(since, shape, model = ActiveRecord::Base)
-    query(model, "SELECT p->>'cursor', p::text FROM sync_pull(?, ?) p", since, shape.to_json).first
+    query(model, "SELECT p->>'cursor', p::text, (p->>'up_to_date')::boolean FROM sync_pull(?, ?) p", since, shape.to_json).first
   end
 
   # The rows of a shape by relation, what this transaction has written among them.

@@ -18,9 +18,9 @@ def project_shape(project_id):
 
 
 def pull(since, shape, using="default"):
-    """The next cursor, and the delta as the text of a JSON document."""
+    """The next cursor, the delta as the text of a JSON document, and whether that is all."""
     with connections[using].cursor() as cursor:
-        cursor.execute("SELECT p->>'cursor', p::text FROM sync_pull(%s, %s) p", [since, json.dumps(shape)])
+        cursor.execute("SELECT p->>'cursor', p::text, (p->>'up_to_date')::boolean FROM sync_pull(%s, %s) p", [since, json.dumps(shape)])
         return cursor.fetchone()
 
 

@@ -9,7 +9,7 @@ from . import sync
 # With ATOMIC_REQUESTS a middleware that writes first, a session say, would keep the view from pulling.
 @transaction.non_atomic_requests
 def pull(request, project_id):
-    _, delta = sync.pull(request.GET.get("since"), sync.project_shape(project_id))
+    _, delta, _ = sync.pull(request.GET.get("since"), sync.project_shape(project_id))
     return HttpResponse(delta, content_type="application/json")
 
 
@@ -22,8 +22,9 @@ def live(request, project_id):
 def events(since, shape):
     while True:
         seen = sync.watcher.count()
-        since, delta = sync.pull(since, shape)
+        since, delta, up_to_date = sync.pull(since, shape)
         # Streams are many and mostly wait: none of them keeps a connection meanwhile.
         connection.close()
         yield f"id: {since}\ndata: {delta}\n\n"
-        sync.watcher.wait(seen, timeout=15)
+        if up_to_date:
+            sync.watcher.wait(seen, timeout=15)

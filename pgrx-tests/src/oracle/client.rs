@@ -18,7 +18,8 @@ type Copy = BTreeMap<(String, String), String>;
 /// How many states of the past are kept for replay.
 const PAST: usize = 40;
 
-const PULL: &str = "SELECT op, relation, key::text, value::text, cursor FROM sync_changes($1::text, $2::text::jsonb)";
+const PULL: &str = "SELECT op, relation, key::text, value::text, cursor \
+                    FROM sync_changes($1::text, $2::text::jsonb, $3::int, $4::int)";
 
 /// What a pull may answer instead of a delta: try again; a deadlock with DDL.
 const RETRY: [&str; 2] = ["40001", "40P01"];
@@ -33,6 +34,9 @@ struct Held {
     cursor: Option<String>,
 }
 
+/// The most rows and bytes of a page.
+type Limits = (Option<i32>, Option<i32>);
+
 /// Rows of a delta, and rows of the truth in the same snapshot.
 struct Pulled {
     delta: Vec<Row>,
@@ -44,13 +48,14 @@ pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut
     let mut sessions = [primary.connect(), standby.connect()];
     let mut table = Table::new(primary);
     let mut followed = Followed::new(&mut rng);
-    let mut restricted = false;
+    let (mut restricted, mut paged) = (false, false);
     let mut held = Held::default();
     let mut past: Vec<Held> = Vec::new();
     while shared.is_running() {
         if rng.one_in(60) {
             followed = Followed::new(&mut rng);
             past.clear();
+            paged = rng.one_in(2);
             restricted = shared.secured && rng.one_in(2);
             for session in &mut sessions {
                 let role = if restricted { "SET ROLE ann" } else { "RESET ROLE" };
@@ -68,15 +73,20 @@ pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut
             shared.count(Count::Replays);
         }
         let (server, together, digest) = (usize::from(rng.one_in(3)), rng.one_in(2), rng.one_in(3));
+        let limits = match rng.below(6) {
+            0..=2 if paged => (Some(1 + rng.below(8) as i32), None),
+            3 if paged => (None, Some(100 + rng.below(600) as i32)),
+            _ => (None, None),
+        };
         let pulled = if together {
-            pull_with_truth(&mut sessions[server], &followed, &held, digest)
+            pull_with_truth(&mut sessions[server], &followed, &held, limits, digest)
         } else {
-            pull_in_snapshot(&mut sessions[server], &followed, &held, digest, &mut rng)
+            pull_in_snapshot(&mut sessions[server], &followed, &held, limits, digest, &mut rng)
         };
         match pulled {
             Ok(pulled) => {
                 let before = held.clone();
-                let taken = take(shared, &mut held, &pulled, restricted)
+                let taken = take(shared, &mut held, &pulled, restricted && !paged)
                     .and_then(|()| if rng.one_in(4) { table.agrees(&before, &pulled, &held) } else { Ok(()) });
                 if let Err(difference) = taken {
                     let delta: Vec<_> = pulled.delta.iter().map(|row| [0, 1, 2, 3, 4].map(|i| text(row, i))).collect();
@@ -111,9 +121,15 @@ pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut
     }
 }
 
-fn pull_with_truth(client: &mut Client, followed: &Followed, held: &Held, digest: bool) -> Result<Pulled, Error> {
+fn pull_with_truth(
+    client: &mut Client,
+    followed: &Followed,
+    held: &Held,
+    limits: Limits,
+    digest: bool,
+) -> Result<Pulled, Error> {
     let sql = format!("{PULL} UNION ALL {}", followed.truth(digest));
-    let rows = client.query(&sql, &[&held.cursor, &followed.shape])?;
+    let rows = client.query(&sql, &[&held.cursor, &followed.shape, &limits.0, &limits.1])?;
     let (truth, delta) = rows.into_iter().partition(|row| matches!(text(row, 0).as_str(), "truth" | "digest"));
     Ok(Pulled { delta, truth })
 }
@@ -122,6 +138,7 @@ fn pull_in_snapshot(
     client: &mut Client,
     followed: &Followed,
     held: &Held,
+    limits: Limits,
     digest: bool,
     rng: &mut Rng,
 ) -> Result<Pulled, Error> {
@@ -129,7 +146,7 @@ fn pull_in_snapshot(
     if rng.one_in(3) {
         thread::sleep(Duration::from_millis(u64::from(rng.below(40))));
     }
-    let delta = client.query(PULL, &[&held.cursor, &followed.shape])?;
+    let delta = client.query(PULL, &[&held.cursor, &followed.shape, &limits.0, &limits.1])?;
     let truth = client.query(&followed.truth(digest), &[])?;
     client.batch_execute("COMMIT")?;
     Ok(Pulled { delta, truth })
@@ -139,9 +156,10 @@ fn text(row: &Row, column: usize) -> String {
     row.get::<_, Option<String>>(column).unwrap_or_default()
 }
 
-/// Takes a delta as any client does, and compares.
-fn take(shared: &Shared, held: &mut Held, pulled: &Pulled, restricted: bool) -> Result<(), String> {
-    let (mut stage, mut upserts, mut seen) = (0, Vec::new(), BTreeSet::new());
+/// Takes a delta as any client does, and compares, unless there are more pages. Where no key may be deleted that was not
+/// sent, that is checked too: rows that changed between two pages are deleted without having been in one.
+fn take(shared: &Shared, held: &mut Held, pulled: &Pulled, strict: bool) -> Result<(), String> {
+    let (mut stage, mut upserts, mut seen, mut up_to_date) = (0, Vec::new(), BTreeSet::new(), true);
     for row in &pulled.delta {
         let op = text(row, 0);
         let rank = match op.as_str() {
@@ -167,7 +185,7 @@ fn take(shared: &Shared, held: &mut Held, pulled: &Pulled, restricted: bool) -> 
             1 => {
                 shared.count(Count::Deletes);
                 // The inserts of items are not logged: one that came and went in between is deleted all the same.
-                if held.copy.remove(&key).is_none() && restricted && key.0 != "items" {
+                if held.copy.remove(&key).is_none() && strict && key.0 != "items" {
                     return Err(format!("a key that was never sent is deleted: {key:?}"));
                 }
             }
@@ -176,7 +194,10 @@ fn take(shared: &Shared, held: &mut Held, pulled: &Pulled, restricted: bool) -> 
                 held.copy.remove(&key);
                 upserts.push((key, text(row, 3)));
             }
-            _ => held.cursor = Some(text(row, 4)),
+            _ => {
+                held.cursor = Some(text(row, 4));
+                up_to_date = text(row, 3) == "{\"up_to_date\": true}";
+            }
         }
     }
     if stage != 3 {
@@ -186,6 +207,10 @@ fn take(shared: &Shared, held: &mut Held, pulled: &Pulled, restricted: bool) -> 
         }
     }
     held.copy.extend(upserts);
+    if !up_to_date {
+        shared.count(Count::Pages);
+        return Ok(());
+    }
     difference(&held.copy, &pulled.truth).map_or(Ok(()), Err)
 }
 

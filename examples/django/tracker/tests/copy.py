@@ -11,7 +11,7 @@ class Copy:
 
     def pull(self):
         """Applies a delta and returns its ops."""
-        self.cursor, text = sync.pull(self.cursor, self.shape, self.using)
+        self.cursor, text, _ = sync.pull(self.cursor, self.shape, self.using)
         return self.apply(json.loads(text))
 
     def apply(self, delta):

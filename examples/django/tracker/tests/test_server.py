@@ -128,7 +128,7 @@ class Pgbouncer(TransactionTestCase):
             cursor.execute("SELECT sync_track('tracker_project', '{name}')")
         with transaction.atomic(using="pooled"), connections["pooled"].cursor() as cursor:
             cursor.execute("SELECT set_config('app.project', 'garden', true)")
-            _, delta = sync.pull(None, shape, using="pooled")
+            _, delta, _ = sync.pull(None, shape, using="pooled")
         self.assertEqual(json.loads(delta)["changes"][1]["value"]["name"], "garden")
 
     def test_waiting_works_and_keeps_a_connection_of_the_pool(self):

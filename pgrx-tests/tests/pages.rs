@@ -1,0 +1,200 @@
+//! Deltas in pages: what the limits mean, going on after anything, and a giant transaction.
+
+use postgres::Client;
+use syncline_tests::{Cluster, Install};
+
+const SHAPE: &str = r#"{"tables": {"t": {"where": "f = 1"}}}"#;
+
+/// A page as `op key` or `op reason`, its cursor, and whether the client is up to date.
+struct Page {
+    ops: Vec<String>,
+    cursor: String,
+    up_to_date: bool,
+}
+
+fn try_page(client: &mut Client, since: Option<&str>, shape: &str, rows: Option<i32>) -> Result<Page, postgres::Error> {
+    let sql = "SELECT op, coalesce(value->>'reason', key->>'id'), cursor, value->>'up_to_date' \
+               FROM sync_changes($1::text, $2::text::jsonb, $3)";
+    let mut page = Page { ops: Vec::new(), cursor: String::new(), up_to_date: false };
+    for row in client.query(sql, &[&since, &shape, &rows])? {
+        let text = |i: usize| row.get::<_, Option<String>>(i).unwrap_or_default();
+        if text(0) == "commit" {
+            (page.cursor, page.up_to_date) = (text(2), text(3) == "true");
+        } else {
+            page.ops.push(format!("{} {}", text(0), text(1)));
+        }
+    }
+    Ok(page)
+}
+
+fn page(client: &mut Client, since: Option<&str>, rows: Option<i32>) -> Page {
+    try_page(client, since, SHAPE, rows).expect("it answers")
+}
+
+fn table(client: &mut Client, rows: u32) {
+    client
+        .batch_execute(&format!(
+            "CREATE EXTENSION syncline; CREATE TABLE t (id int PRIMARY KEY, f int, note text); \
+             SELECT sync_track('t', '{{f}}'); INSERT INTO t SELECT g, 1, 'note' FROM generate_series(1, {rows}) g"
+        ))
+        .unwrap();
+}
+
+#[test]
+fn pages_of_one_row_come_to_the_whole() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    table(&mut client, 3);
+    let first = page(&mut client, None, Some(1));
+    assert_eq!((first.ops.join(", ").as_str(), first.up_to_date), ("reset start, upsert 1", false));
+    let second = page(&mut client, Some(&first.cursor), Some(1));
+    assert_eq!((second.ops.join(", ").as_str(), second.up_to_date), ("upsert 2", false));
+    // The answer got lost: the same page again.
+    assert_eq!(page(&mut client, Some(&first.cursor), Some(1)).ops, ["upsert 2"]);
+    // Nothing was written since the first page: at the end the client has what is there now.
+    let third = page(&mut client, Some(&second.cursor), None);
+    assert_eq!((third.ops.join(", ").as_str(), third.up_to_date), ("upsert 3", true));
+    client.batch_execute("DELETE FROM t WHERE id < 3; UPDATE t SET note = 'new'; INSERT INTO t VALUES (9, 1)").unwrap();
+    let (mut since, mut ops) = (third.cursor, Vec::new());
+    loop {
+        let page = page(&mut client, Some(&since), Some(1));
+        ops.extend(page.ops);
+        since = page.cursor;
+        if page.up_to_date {
+            break;
+        }
+    }
+    assert_eq!(ops, ["delete 1", "delete 2", "upsert 3", "upsert 9"]);
+}
+
+#[test]
+fn limits_that_are_none_are_refused() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    table(&mut client, 1);
+    for call in ["sync_changes(NULL, $1::text::jsonb, 0)", "sync_pull(NULL, $1::text::jsonb, -1)"] {
+        let error = client.query(&format!("SELECT {call}"), &[&SHAPE]).unwrap_err();
+        assert_eq!(error.code().map(|code| code.code()), Some("22023"), "{call}");
+    }
+}
+
+/// Documents end soon after `max_bytes`, and a row that alone is larger still comes.
+#[test]
+fn documents_keep_their_size() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    table(&mut client, 1000);
+    client.batch_execute("UPDATE t SET note = repeat('x', 10000) WHERE id = 500").unwrap();
+    let (mut since, mut keys, mut sizes) = (None::<String>, Vec::new(), Vec::new());
+    loop {
+        let sql = "WITH d AS MATERIALIZED (SELECT sync_pull($1::text, $2::text::jsonb, 2000) AS p) \
+                   SELECT p->>'cursor', length(p::text), p->>'up_to_date', \
+                   ARRAY(SELECT (c->'key'->>'id')::int FROM json_array_elements(p->'changes') c WHERE c->>'op' = 'upsert') FROM d";
+        let row = client.query_one(sql, &[&since, &SHAPE]).unwrap();
+        since = row.get(0);
+        sizes.push(row.get::<_, i32>(1));
+        keys.extend(row.get::<_, Vec<i32>>(3));
+        if row.get::<_, &str>(2) == "true" {
+            break;
+        }
+    }
+    assert_eq!(keys, (1..=1000).collect::<Vec<_>>());
+    let large: Vec<_> = sizes.iter().filter(|&&size| size > 2600).collect();
+    assert_eq!(large.len(), 1, "{sizes:?}");
+}
+
+/// A page leaves out what changed behind the round's target. Who then pulled in an older snapshot would not be told.
+#[test]
+fn snapshot_older_than_the_page_before_is_refused() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let (mut client, mut old) = (cluster.connect(), cluster.connect());
+    table(&mut client, 3);
+    let first = page(&mut client, None, Some(1));
+    old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").unwrap();
+    client.batch_execute("UPDATE t SET note = 'new' WHERE id = 2").unwrap();
+    // Row 2 is left out of both pages; what is behind them knows of it.
+    let second = page(&mut client, Some(&first.cursor), Some(1));
+    let third = page(&mut client, Some(&second.cursor), Some(9));
+    assert_eq!(
+        (second.ops.join(", "), third.ops.join(", "), third.up_to_date),
+        ("upsert 3".into(), String::new(), false)
+    );
+    for cursor in [&second.cursor, &third.cursor] {
+        old.batch_execute("SAVEPOINT s").unwrap();
+        let error = try_page(&mut old, Some(cursor), SHAPE, None).err().expect("an older snapshot is refused");
+        assert_eq!(error.code().map(|code| code.code()), Some("40001"));
+        old.batch_execute("ROLLBACK TO s").unwrap();
+    }
+    let last = page(&mut client, Some(&third.cursor), Some(9));
+    assert_eq!((last.ops.join(", ").as_str(), last.up_to_date), ("upsert 2", true));
+}
+
+/// The cursor of a page has seen what the client had before, and what prune took since resets it.
+#[test]
+fn page_has_seen_what_its_round_started_from() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    table(&mut client, 2);
+    let whole = page(&mut client, None, None);
+    let row = client.query_one(
+        "WITH w AS (UPDATE t SET note = 'new' RETURNING 1) SELECT pg_current_xact_id()::text FROM w LIMIT 1",
+        &[],
+    );
+    let xid: String = row.unwrap().get(0);
+    let mut sees = |cursor: &str| -> bool {
+        client.query_one("SELECT sync_sees($1, $2::text::xid8)", &[&cursor, &xid]).unwrap().get(0)
+    };
+    assert!(!sees(&whole.cursor));
+    let mut other = cluster.connect();
+    let first = page(&mut other, Some(&whole.cursor), Some(1));
+    assert!(!sees(&first.cursor) && !first.up_to_date);
+    let all = page(&mut other, Some(&first.cursor), None);
+    assert!(sees(&all.cursor) && all.up_to_date);
+    other.batch_execute("DELETE FROM t WHERE id = 1; SELECT sync_prune('0')").unwrap();
+    assert_eq!(page(&mut other, Some(&first.cursor), None).ops, ["reset too_old", "upsert 2"]);
+}
+
+/// Pages of a delta that one transaction made cost together about what the whole costs: each goes on where the last one
+/// ended, without reading what was sent. The bound is far from what quadratic work would take.
+#[test]
+fn giant_transaction_is_read_once_in_all_its_pages() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    table(&mut client, 100_000);
+    client.batch_execute("ANALYZE t").unwrap();
+    let mut since = page(&mut client, None, None).cursor;
+    for change in ["UPDATE t SET note = 'new'", "DELETE FROM t"] {
+        client.batch_execute(change).unwrap();
+        let fetched = |client: &mut Client, rows: Option<i32>| {
+            let mut since = since.clone();
+            let (before, mut pages) = (blocks(client), 0);
+            loop {
+                let page = page(client, Some(&since), rows);
+                since = page.cursor;
+                pages += 1;
+                if page.up_to_date {
+                    return (blocks(client) - before, pages, since);
+                }
+            }
+        };
+        let (whole, _, _) = fetched(&mut client, None);
+        let (paged, pages, end) = fetched(&mut client, Some(1000));
+        println!("{change}: {whole} blocks in one, {paged} in {pages} pages");
+        assert!(pages >= 100 && paged < 3 * whole, "{change}: {paged} blocks in {pages} pages, {whole} in one");
+        since = end;
+    }
+}
+
+/// Blocks that sessions have asked for so far.
+fn blocks(client: &mut Client) -> i64 {
+    // What a backend counted reaches the view at the end of the statement that asks for it.
+    client.batch_execute("SELECT pg_stat_force_next_flush()").unwrap();
+    let sql = "SELECT (blks_hit + blks_read)::bigint FROM pg_stat_database WHERE datname = current_database()";
+    client.query_one(sql, &[]).unwrap().get(0)
+}

@@ -1,0 +1,214 @@
+//! Reading the log. Its rows are fetched with the owner's rights; what runs on their values runs with the caller's.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use pgrx::pg_sys;
+use syncline_delta::log::Place;
+use syncline_delta::snapshot::{Snapshot, Xid};
+
+use crate::mutant::{self, Mutant};
+use crate::pg::memory::Scratch;
+use crate::pg::relation::Relation;
+use crate::pg::spi::{self, Param};
+use crate::pg::{image, settings};
+use crate::row::Object;
+use crate::server;
+
+/// A relation whose log is read, and the columns that are read of it.
+pub struct Use<'a> {
+    /// The tracked table.
+    pub relation: &'a Relation,
+    /// Attribute numbers, the key's among them.
+    pub columns: BTreeSet<i16>,
+}
+
+/// What the log says of a row.
+pub struct LogRow {
+    /// Its place in the history of its key.
+    pub place: Place,
+    /// The key was not there before.
+    pub enters: bool,
+    /// Key and filter columns as they were, and the version.
+    pub old: Vec<u8>,
+}
+
+/// A log row does not tell what the shape must know: it was written before one of the columns was logged, or when it had
+/// another type.
+pub struct Untold;
+
+/// The place of a log row in the table: transaction and sequence.
+pub type LogPlace = (Xid, i64);
+
+const COLUMNS: &str = "xid::pg_catalog.text::pg_catalog.int8, seq, (pos - '0/0')::pg_catalog.int8, kind = 'e', old";
+
+/// Of each key the log row that tells what was there at `seen`.
+pub fn first_rows(used: &Use<'_>, seen: &Snapshot) -> Result<Vec<LogRow>, Untold> {
+    let mut first: HashMap<Vec<u8>, LogRow> = HashMap::new();
+    each_key(used, seen, |key, row| match first.entry(key) {
+        Entry::Vacant(entry) => {
+            entry.insert(row);
+        }
+        Entry::Occupied(mut entry) => {
+            if precedes(&row.place, &entry.get().place) {
+                entry.insert(row);
+            }
+        }
+    })?;
+    Ok(first.into_values().collect())
+}
+
+/// The next log rows that may tell of a key that left, in the order of their places.
+pub struct Candidates {
+    /// Each the first of its key since the cursor, and of a row that was there.
+    pub rows: Vec<LogRow>,
+    /// The last place that was looked at; nothing if there are no more.
+    pub last: Option<LogPlace>,
+}
+
+/// Looks at `count` log rows behind a place: those that `since` does not see and `target` does.
+///
+/// A row whose old version `since` sees was not touched between it and this log row: no other can come before. Only for
+/// the others is the log read for one that does.
+pub fn candidates(
+    used: &Use<'_>,
+    since: &Snapshot,
+    target: &Snapshot,
+    after: Option<LogPlace>,
+    count: usize,
+) -> Result<Candidates, Untold> {
+    let looked_at = read(used.relation.oid, &segments(used.relation.oid, since, target), target, after, count);
+    let last = (looked_at.len() == count).then(|| looked_at.last().map(|row| (row.place.xid, row.place.seq))).flatten();
+    let mut memory = Scratch::new();
+    let (mut rows, mut unsure) = (Vec::new(), HashMap::<Vec<u8>, Vec<Place>>::new());
+    for row in looked_at {
+        if row.enters {
+            continue;
+        }
+        let key = memory.run(|| {
+            let columns = told(used, &row.old)?;
+            let is_sure = old_version(used.relation, &row.old).is_some_and(|version| since.sees(version));
+            let is_unsure = !is_sure || mutant::is(Mutant::FirstByXid);
+            Some(is_unsure.then(|| key_text(used.relation, &columns)))
+        });
+        if let Some(key) = key.ok_or(Untold)? {
+            unsure.entry(key).or_default().push(row.place);
+        }
+        rows.push(row);
+    }
+    if unsure.is_empty() {
+        return Ok(Candidates { rows, last });
+    }
+    let mut later: HashSet<LogPlace> = HashSet::new();
+    each_key(used, since, |key, row| {
+        let places = unsure.get(&key).map(Vec::as_slice).unwrap_or_default();
+        later.extend(places.iter().filter(|place| precedes(&row.place, place)).map(|place| (place.xid, place.seq)));
+    })?;
+    rows.retain(|row| !later.contains(&(row.place.xid, row.place.seq)));
+    Ok(Candidates { rows, last })
+}
+
+fn precedes(one: &Place, other: &Place) -> bool {
+    if mutant::is(Mutant::FirstByXid) && one.xid != other.xid { one.xid < other.xid } else { one.precedes(other) }
+}
+
+/// All log rows that `seen` does not see, with the keys' texts.
+fn each_key(used: &Use<'_>, seen: &Snapshot, mut each: impl FnMut(Vec<u8>, LogRow)) -> Result<(), Untold> {
+    let relation = used.relation.oid;
+    // Newer than every snapshot: what is visible is seen.
+    let all = Snapshot::new(Xid::MAX, []);
+    let segments = segments(relation, seen, &all);
+    let mut memory = Scratch::new();
+    let mut after = None;
+    loop {
+        let rows = read(relation, &segments, &all, after, CHUNK);
+        let is_last = rows.len() < CHUNK;
+        after = rows.last().map(|row| (row.place.xid, row.place.seq));
+        for row in rows {
+            let key = memory.run(|| told(used, &row.old).map(|columns| key_text(used.relation, &columns)));
+            each(key.ok_or(Untold)?, row);
+        }
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+/// How many log rows are held at a time.
+pub const CHUNK: usize = 10_000;
+
+fn key_text(relation: &Relation, columns: &[image::Column]) -> Vec<u8> {
+    let mut text = Vec::new();
+    let value = |place: usize| columns.iter().find(|c| c.attribute == relation.key[place]).and_then(|c| c.value);
+    Object::new(relation.key_columns().enumerate(), false, false).write(&mut text, value);
+    text
+}
+
+/// The columns that are read of a log row.
+pub fn told(used: &Use<'_>, old: &[u8]) -> Option<Vec<image::Column>> {
+    let attribute = |number: i16| used.relation.numbered(number).filter(|_| used.columns.contains(&number));
+    let mut columns = image::decode(old, |number| attribute(number).is_some_and(|a| a.storage.by_value));
+    columns.retain(|column| attribute(column.attribute).is_some());
+    let typed = |column: &image::Column| attribute(column.attribute).is_some_and(|a| a.storage.typid == column.typid);
+    (columns.len() == used.columns.len() && columns.iter().all(typed)).then_some(columns)
+}
+
+/// Who had written the row before.
+fn old_version(relation: &Relation, old: &[u8]) -> Option<Xid> {
+    let version = relation.version()?.number;
+    let columns = image::decode(old, |number| number == version);
+    columns.into_iter().find(|column| column.attribute == version)?.value.map(|datum| datum.value() as Xid)
+}
+
+/// Ranges of transactions that `since` does not see and that may have log rows: from, and up to but not with.
+fn segments(relation: pg_sys::Oid, since: &Snapshot, target: &Snapshot) -> Vec<(Xid, Xid)> {
+    const WITH_ROWS: &str = "SELECT v::pg_catalog.text::pg_catalog.int8 FROM pg_catalog.unnest($2::pg_catalog.text[]::pg_catalog.xid8[]) AS v \
+         WHERE EXISTS (SELECT 1 FROM syncline.log WHERE relation = $1 AND xid = v)";
+    server::segments(since, target, |unseen, each| {
+        settings::as_owner(|| spi::query(WITH_ROWS, &[Param::oid(relation), unseen], each));
+    })
+}
+
+/// Up to `count` log rows behind a place, in the order of their places.
+fn read(
+    relation: pg_sys::Oid,
+    segments: &[(Xid, Xid)],
+    target: &Snapshot,
+    after: Option<LogPlace>,
+    count: usize,
+) -> Vec<LogRow> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM syncline.log WHERE relation = $1 \
+         AND ROW(xid, seq) OPERATOR(pg_catalog.>) ROW($2::pg_catalog.text::pg_catalog.xid8, $3) \
+         AND xid < $4::pg_catalog.text::pg_catalog.xid8 \
+         AND NOT (xid = ANY ($5::pg_catalog.text[]::pg_catalog.xid8[])) ORDER BY relation, xid, seq LIMIT $6"
+    );
+    let mut rows = Vec::new();
+    let unseen = server::bounds(target)[1];
+    settings::as_owner(|| {
+        for &(from, to) in segments {
+            let start = after.unwrap_or((0, -1)).max((from, -1));
+            let left = count - rows.len();
+            if start.0 >= to || left == 0 {
+                continue;
+            }
+            let params = [
+                Param::oid(relation),
+                Param::int8(start.0 as i64),
+                Param::int8(start.1),
+                Param::int8(i64::try_from(to).unwrap_or(i64::MAX)),
+                unseen,
+                Param::int8(i64::try_from(left).unwrap_or(i64::MAX)),
+            ];
+            spi::query(&sql, &params, &mut |row| {
+                rows.push(LogRow {
+                    place: Place { xid: row.int8(0) as u64, seq: row.int8(1), pos: row.int8(2) as u64 },
+                    enters: row.bool(3),
+                    old: row.get(4).map(image::bytea).unwrap_or_default(),
+                });
+                true
+            });
+        }
+    });
+    rows
+}
