@@ -13,30 +13,43 @@ use crate::pg::spi::{self, Param};
 use crate::pg::{image, types};
 
 /// How two rows of a relation are told to have one key.
-pub struct Key(Vec<(String, String)>);
+pub struct Key(Vec<Column>);
+
+struct Column {
+    sql: String,
+    /// The type's `=`.
+    equal: String,
+    /// Equal values may have several texts.
+    has_texts: bool,
+}
 
 impl Key {
     /// Each column with its type's `=`; some types have none that may be used.
     pub fn of(relation: &Relation) -> Result<Self> {
         let column = |column: &Attribute| {
-            let equal = types::key_operator(types::base(column.storage.typid), Comparison::Eq)?;
-            Ok((types::column(column), equal))
+            let typid = types::base(column.storage.typid);
+            let equal = types::key_operator(typid, Comparison::Eq)?;
+            let has_texts = !types::equal_is_identical(typid, column.collation);
+            Ok(Column { sql: types::column(column), equal, has_texts })
         };
         Ok(Self(relation.key_columns().map(column).collect::<Result<_>>()?))
     }
 
     fn same(&self, one: &str, other: &str) -> String {
-        let same = |(column, equal): &(String, String)| format!("{one}.{column} {equal} {other}.{column}");
+        let same = |Column { sql, equal, .. }: &Column| format!("{one}.{sql} {equal} {other}.{sql}");
         self.0.iter().map(same).collect::<Vec<_>>().join(" AND ")
     }
 
-    /// The same, byte by byte: a client tells 1.0 from 1.00, and so do keys in its copy.
+    /// The same, with the same text: a client tells 1.0 from 1.00, and so do keys in its copy.
     pub fn identical(&self, one: &str, other: &str) -> String {
-        let row = |alias: &str| {
-            let columns: Vec<String> = self.0.iter().map(|(column, _)| format!("{alias}.{column}")).collect();
-            format!("ROW({})::pg_catalog.record", columns.join(", "))
-        };
-        format!("{} AND {} OPERATOR(pg_catalog.*=) {}", self.same(one, other), row(one), row(other))
+        let text =
+            |alias: &str, column: &Column| format!("pg_catalog.to_jsonb({alias}.{})::pg_catalog.text", column.sql);
+        let texts = self
+            .0
+            .iter()
+            .filter(|column| column.has_texts)
+            .map(|column| format!(" AND {} OPERATOR(pg_catalog.=) {}", text(one, column), text(other, column)));
+        std::iter::once(self.same(one, other)).chain(texts).collect()
     }
 }
 

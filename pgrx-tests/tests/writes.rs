@@ -76,7 +76,7 @@ fn triggers_that_write_are_followed_whenever_they_fire() {
             ("INSERT INTO t VALUES (3, 2)", &[r#"upsert {"id": 13}"#]),
             (
                 "DELETE FROM t WHERE id IN (2, 13)",
-                &[r#"delete {"id": 13}"#, r#"delete {"id": 2}"#, r#"upsert {"id": 102}"#, r#"upsert {"id": 113}"#],
+                &[r#"delete {"id": 2}"#, r#"delete {"id": 13}"#, r#"upsert {"id": 102}"#, r#"upsert {"id": 113}"#],
             ),
         ],
     );

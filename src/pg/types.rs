@@ -47,6 +47,21 @@ pub fn key_operator(typid: pg_sys::Oid, comparison: Comparison) -> Result<String
     operator_of(typid, comparison)
 }
 
+/// Whether values that are equal are always written alike.
+pub fn equal_is_identical(typid: pg_sys::Oid, collation: pg_sys::Oid) -> bool {
+    use pg_sys::{
+        BOOLOID, BYTEAOID, DATEOID, INT2OID, INT4OID, INT8OID, OIDOID, TIMESTAMPOID, TIMESTAMPTZOID, UUIDOID,
+    };
+    match typid {
+        BOOLOID | INT2OID | INT4OID | INT8OID | OIDOID | UUIDOID | DATEOID | TIMESTAMPOID | TIMESTAMPTZOID
+        | BYTEAOID => true,
+        // SAFETY: a syscache look-up for the collation of a column.
+        pg_sys::TEXTOID | pg_sys::VARCHAROID => unsafe { pg_sys::get_collation_isdeterministic(collation) },
+        // SAFETY: a syscache look-up.
+        _ => unsafe { pg_sys::type_is_enum(typid) },
+    }
+}
+
 /// The operator of the type's default ordering (or hashing), as SQL.
 pub fn operator(typid: pg_sys::Oid, comparison: Comparison) -> Result<String> {
     // SAFETY: a syscache look-up.

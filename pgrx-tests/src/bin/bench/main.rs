@@ -2,6 +2,9 @@
 //!
 //! `QUICK=1` takes a tenth of the rows.
 
+mod pages;
+mod relational;
+
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,6 +38,8 @@ fn main() {
     bench.delta_by_table_size(scale);
     bench.old_transaction(&cluster, scale);
     bench.first_pull(scale);
+    bench.pages(scale);
+    bench.relational(scale);
     bench.memory(&cluster, scale);
     let folder = syncline_tests::repository().join("bench/results");
     fs::create_dir_all(&folder).expect("bench/results can be made");
