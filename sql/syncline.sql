@@ -59,7 +59,7 @@ COMMENT ON TABLE syncline.sample IS 'snapshots and when they were taken, for syn
 -- Row triggers ---------------------------------------------------------------------------------------
 
 CREATE FUNCTION syncline.stamp() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'syncline_stamp';
-COMMENT ON FUNCTION syncline.stamp() IS 'writes the id of the writing transaction into _sync_version';
+COMMENT ON FUNCTION syncline.stamp() IS 'writes the id of the writing transaction into _sync_version of rows that change';
 
 CREATE FUNCTION syncline.log() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'syncline_log';
 COMMENT ON FUNCTION syncline.log() IS 'keeps key and filter columns of rows that were deleted, moved or changed; its arguments are the filter columns';

@@ -98,7 +98,7 @@ fn delta(since: Option<Cursor>, plans: &Plans, server: &Server, page: &mut Outpu
 fn reset<'a>(reason: Reset, plans: &'a Plans, server: &'a Server, page: &mut Output<'_>) -> Result<Round<'a>> {
     page.reset(reason)?;
     let now = &server.now.snapshot;
-    Ok(Round { plans, since: None, target: now.clone(), now, place: None })
+    Ok(Round { plans, since: None, from_exact: true, target: now.clone(), now, place: None })
 }
 
 /// The round that starts, or goes on, at a cursor; or why it has to start from nothing.
@@ -125,13 +125,14 @@ fn start<'a>(
         return Ok(Err(Reset::Schema));
     }
     let now = &server.now.snapshot;
-    let (target, place) = match cursor.round.and_then(|round| round.open) {
-        Some(Page { target, place }) => (target, Some(place)),
-        None => (now.clone(), None),
+    let (target, from_exact, place) = match cursor.round {
+        Some(round::Round { open: Some(Page { target, from_exact, place }), .. }) => (target, from_exact, Some(place)),
+        Some(_) => (now.clone(), false, None),
+        None => (now.clone(), true, None),
     };
     let seen = cursor.position.snapshot;
     let since = (place.is_none() || !seen.is_empty()).then_some(seen);
-    Ok(Ok(Round { plans, since, target, now, place }))
+    Ok(Ok(Round { plans, since, from_exact, target, now, place }))
 }
 
 /// The cursor of who has a page that got to a place, or the last one.
@@ -140,7 +141,7 @@ fn behind(round: &Round<'_>, place: Option<round::Place>, server: &Server) -> (C
     let (snapshot, open) = match place {
         Some(place) => {
             let seen = round.since.clone().unwrap_or_else(Snapshot::nothing);
-            (seen, Some(Page { target: round.target.clone(), place }))
+            (seen, Some(Page { target: round.target.clone(), from_exact: round.from_exact, place }))
         }
         None => (round.target.clone(), None),
     };

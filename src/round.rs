@@ -31,6 +31,8 @@ pub struct Round<'a> {
     pub plans: &'a Plans,
     /// What the client has seen; nothing if it starts.
     pub since: Option<Snapshot>,
+    /// Whether the client had just the shape's rows then.
+    pub from_exact: bool,
     /// To where it leads.
     pub target: Snapshot,
     /// This call's snapshot.
@@ -281,9 +283,13 @@ impl Table<'_> {
             }
             let (xmax, xip) = (params.len() + 1, params.len() + 2);
             params.extend(server::bounds(delta.since));
-            let (now, certain) = (bound.node.sql("t", View::Now), bound.node.sql("t", View::Certain(&delta.moved)));
+            let now = bound.node.sql("t", View::Now);
+            let was_not = match self.round.from_exact {
+                true => format!(" AND {} IS NOT TRUE", bound.node.sql("t", View::Past(delta.moved.past))),
+                false => String::new(),
+            };
             let came = format!(
-                "FROM {} AS t WHERE {touched} AND {now}{} AND {certain} IS NOT TRUE \
+                "FROM {} AS t WHERE {touched} AND {now}{}{was_not} \
                  AND t._sync_version < ${xmax} AND NOT (t._sync_version = ANY (${xip}))",
                 relation.full_name(),
                 self.and_at_target()

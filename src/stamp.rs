@@ -1,4 +1,4 @@
-//! The BEFORE trigger: every written row carries the top-level id of the transaction that wrote it.
+//! The BEFORE trigger: every row carries the top-level id of the transaction that last changed it.
 
 use pgrx::pg_sys;
 use syncline_delta::Error;
@@ -17,6 +17,10 @@ entry_point!(
 
 fn stamp(call: &Call) -> Result<pg_sys::Datum> {
     let row = trigger::RowEvent::new(call, true)?;
+    // Who has seen the row has seen this one.
+    if row.is_copy() {
+        return Ok(row.new_row().datum());
+    }
     let layout = layout(row.relation())?;
     let xid = i64::try_from(snapshot::own_xid()).map_err(|_| Error::rule("54000", "transaction ids are used up"))?;
     let new = row.new_row();

@@ -85,6 +85,16 @@ pub struct Report {
     pub writes: u64,
     /// Alterations of tables.
     pub alterations: u64,
+    /// Bytes of whole deltas, and of what a copy lacked, by kind of filter: without sub-selects, with some that have neither
+    /// OR nor NOT, and any other.
+    pub bytes: [(u64, u64); 3],
+}
+
+impl Report {
+    /// What was sent for each byte that had to be, by kind of filter.
+    pub fn excess(&self) -> [f64; 3] {
+        self.bytes.map(|(sent, lacked)| sent as f64 / (lacked as f64).max(1.0))
+    }
 }
 
 /// The first difference between a copy and the truth, or another proof that something is wrong.
@@ -117,6 +127,17 @@ enum Count {
     Alterations,
 }
 
+/// What filters a shape has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// No sub-select.
+    Flat,
+    /// Sub-selects, and neither OR nor NOT.
+    Nested,
+    /// Any other.
+    Mixed,
+}
+
 /// What all threads share.
 #[derive(Default)]
 struct Shared {
@@ -124,6 +145,7 @@ struct Shared {
     secured: bool,
     stop: AtomicBool,
     counts: [AtomicU64; 10],
+    bytes: Mutex<[(u64, u64); 3]>,
     violation: Mutex<Option<String>>,
 }
 
@@ -134,6 +156,13 @@ impl Shared {
 
     fn counted(&self, what: Count) -> u64 {
         self.counts[what as usize].load(Ordering::Relaxed)
+    }
+
+    fn add_bytes(&self, kind: Kind, sent: u64, lacked: u64) {
+        let mut bytes = self.bytes.lock().unwrap_or_else(|error| error.into_inner());
+        let (all_sent, all_lacked) = &mut bytes[kind as usize];
+        *all_sent += sent;
+        *all_lacked += lacked;
     }
 
     fn is_running(&self) -> bool {
@@ -158,6 +187,7 @@ impl Shared {
             upserts: self.counted(Count::Upserts),
             writes: self.counted(Count::Writes),
             alterations: self.counted(Count::Alterations),
+            bytes: *self.bytes.lock().unwrap_or_else(|error| error.into_inner()),
         };
         for (name, server) in servers {
             let log = server.log();

@@ -133,6 +133,33 @@ fn snapshot_older_than_the_page_before_is_refused() {
     assert_eq!((last.ops.join(", ").as_str(), last.up_to_date), ("upsert 2", true));
 }
 
+/// A row that was in the shape at the target, and not when its page was read, was not sent. When it is back it must be.
+#[test]
+fn row_that_was_away_when_its_page_was_read_comes_when_it_is_back() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    client
+        .batch_execute(
+            "CREATE EXTENSION syncline; CREATE TABLE t (id int PRIMARY KEY, f int); CREATE TABLE p (id int PRIMARY KEY); \
+             SELECT sync_track('t', '{f}'), sync_track('p', '{}', true); \
+             INSERT INTO p VALUES (1); INSERT INTO t VALUES (1, 1), (2, 1)",
+        )
+        .unwrap();
+    let shape = r#"{"tables": {"t": {"where": "f IN (SELECT id FROM p)"}}}"#;
+    let mut next = |since: Option<&str>| try_page(&mut client, since, shape, Some(1)).expect("it answers");
+    let first = next(None);
+    assert_eq!(first.ops, ["reset start", "upsert 1"]);
+    let mut writer = cluster.connect();
+    writer.batch_execute("DELETE FROM p").unwrap();
+    let second = next(Some(&first.cursor));
+    assert_eq!((second.ops.len(), second.up_to_date), (0, false));
+    writer.batch_execute("INSERT INTO p VALUES (1)").unwrap();
+    let third = next(Some(&second.cursor));
+    let fourth = next(Some(&third.cursor));
+    assert_eq!((third.ops, fourth.ops), (vec!["upsert 1".to_owned()], vec!["upsert 2".to_owned()]));
+}
+
 /// The cursor of a page has seen what the client had before, and what prune took since resets it.
 #[test]
 fn page_has_seen_what_its_round_started_from() {

@@ -169,7 +169,7 @@ fn partition_whose_triggers_were_all_switched_off_and_on_is_watched_again() {
     let mut client = cluster.connect();
     client
         .batch_execute(
-            "CREATE EXTENSION syncline; CREATE TABLE t (id int PRIMARY KEY, f int) PARTITION BY RANGE (id); \
+            "CREATE EXTENSION syncline; CREATE TABLE t (id int PRIMARY KEY, f int, n int DEFAULT 0) PARTITION BY RANGE (id); \
              CREATE TABLE leaf PARTITION OF t FOR VALUES FROM (0) TO (10); SELECT sync_track('t', '{f}'); \
              INSERT INTO t VALUES (1, 1), (2, 1)",
         )
@@ -183,7 +183,7 @@ fn partition_whose_triggers_were_all_switched_off_and_on_is_watched_again() {
         let (_, cursor) = pull(&mut client, None).unwrap();
         client
             .batch_execute(
-                "SET session_replication_role = replica; UPDATE leaf SET f = 1; RESET session_replication_role",
+                "SET session_replication_role = replica; UPDATE leaf SET n = n + 1; RESET session_replication_role",
             )
             .unwrap();
         assert_eq!(pull(&mut client, Some(&cursor)).unwrap().0, ["upsert 1", "upsert 2"], "{switched}");

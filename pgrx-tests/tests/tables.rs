@@ -101,7 +101,11 @@ fn every_way_of_writing_is_seen() {
                  UPDATE t SET id = 7 WHERE id = 100; COMMIT",
                 &[r#"upsert {"id": 8}"#, r#"upsert {"id": 7}"#],
             ),
-            ("UPDATE t SET n = n WHERE id = 8", &[r#"upsert {"id": 8}"#]),
+            ("UPDATE t SET n = n WHERE id = 8", &[]),
+            (
+                "BEGIN; UPDATE t SET n = n + 1 WHERE id = 8; UPDATE t SET n = n WHERE id = 8; COMMIT",
+                &[r#"upsert {"id": 8}"#],
+            ),
             (
                 "BEGIN; SAVEPOINT a; DELETE FROM t WHERE id = 8; ROLLBACK TO a; UPDATE t SET f = 3 WHERE id = 7; \
                  SAVEPOINT b; UPDATE t SET f = 1 WHERE id = 7; RELEASE b; COMMIT",
@@ -260,4 +264,37 @@ fn hundreds_of_open_subtransactions_are_one_writer() {
     }
     writer.batch_execute("ROLLBACK TO s150; COMMIT").unwrap();
     assert_eq!(stage.pull(&mut follower).len(), 150);
+}
+
+/// An UPDATE of nothing sends nothing; but a generated column may come out otherwise all the same.
+#[test]
+fn update_that_changes_nothing_sends_nothing() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut stage = Stage::new(&cluster);
+    stage.begin(
+        "same",
+        "CREATE TABLE t (id int PRIMARY KEY, f int, n numeric, b text); ALTER TABLE t ALTER b SET STORAGE external; \
+         SELECT sync_track('t', '{f}'); INSERT INTO t VALUES (1, 1, 1.0, repeat('x', 9000)), (2, 1, NULL, 'y')",
+    );
+    stage.tell(
+        IN_SHAPE,
+        &[
+            ("UPDATE t SET f = f, n = n, b = b", &[]),
+            ("UPDATE t SET n = 1.00 WHERE id = 1", &[r#"upsert {"id": 1}"#]),
+            ("UPDATE t SET b = b || 'z' WHERE id = 1", &[r#"upsert {"id": 1}"#]),
+            (
+                "INSERT INTO t VALUES (2, 1, NULL, 'y') ON CONFLICT (id) DO UPDATE SET n = excluded.n, b = excluded.b",
+                &[],
+            ),
+        ],
+    );
+    stage.begin(
+        "made",
+        "CREATE FUNCTION made(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1'; \
+         CREATE TABLE t (id int PRIMARY KEY, f int, g int GENERATED ALWAYS AS (made(f)) STORED); \
+         INSERT INTO t VALUES (1, 1); SELECT sync_track('t', '{f}'); \
+         CREATE OR REPLACE FUNCTION made(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 + 1'",
+    );
+    stage.tell(IN_SHAPE, &[("UPDATE t SET f = f", &[r#"upsert {"id": 1}"#])]);
 }

@@ -86,6 +86,41 @@ impl<'a> RowEvent<'a> {
         }
     }
 
+    /// Whether an UPDATE is about to store the row as it is. What a generated column will be is not known yet: its function
+    /// may have been replaced.
+    pub fn is_copy(&self) -> bool {
+        if self.event != Event::Update {
+            return false;
+        }
+        // SAFETY: the relation is open; both tuples have a header and `t_len` bytes, those of the bitmap and the columns
+        // behind the fixed part of the header.
+        unsafe {
+            let constr = (*(*self.data.tg_relation).rd_att).constr;
+            if !constr.is_null() && (*constr).has_generated_stored {
+                return false;
+            }
+            let parts = |tuple: Tuple| {
+                let (header, length) = ((*tuple.0).t_data, (*tuple.0).t_len as usize);
+                let fixed = std::mem::offset_of!(pg_sys::HeapTupleHeaderData, t_bits);
+                let columns = u32::from((*header).t_infomask2) & pg_sys::HEAP_NATTS_MASK;
+                let has_null = u32::from((*header).t_infomask) & pg_sys::HEAP_HASNULL;
+                let bytes = std::slice::from_raw_parts(header.cast::<u8>().add(fixed), length - fixed);
+                (columns, has_null, (*header).t_hoff, bytes)
+            };
+            parts(self.first()) == parts(self.new_row())
+        }
+    }
+
+    /// Whether an UPDATE stored the row as it was.
+    pub fn is_unchanged(&self) -> bool {
+        // SAFETY: the relation is open during the call.
+        let attributes = unsafe { super::relation::attributes((*self.data.tg_relation).rd_att) };
+        self.event == Event::Update
+            && attributes.iter().all(|a| {
+                same_bytes(a.storage, self.value(self.first(), a.number), self.value(self.new_row(), a.number))
+            })
+    }
+
     /// The row with one `bigint` column replaced.
     pub fn with_int8(&self, tuple: Tuple, attribute: i16, value: i64) -> Tuple {
         let mut column = i32::from(attribute);

@@ -1,8 +1,7 @@
-//! From a filter's tree to SQL, read in three ways: what holds now, what held at the cursor, and what is
-//! certain whatever moved.
+//! From a filter's tree to SQL, read in two ways: what holds now, and what held at an earlier moment.
 //!
-//! A sub-select is a *level*. What a level was at the cursor is put together from its rows that nobody touched since and
-//! the old rows out of the log. A level that nobody touched reads the same in all three ways.
+//! A sub-select is a *level*. What a level was at an earlier moment is put together from its rows that nobody touched since and
+//! the old rows out of the log. A level that nobody touched reads the same in both ways.
 
 mod bind;
 mod session;
@@ -82,8 +81,6 @@ pub enum View<'a> {
     Now,
     /// At an earlier moment.
     Past(&'a Past),
-    /// In the snapshot, and by nothing that has moved since the cursor.
-    Certain(&'a Moved<'a>),
 }
 
 /// What has moved since a cursor: rows of relations, and from them values of levels.
@@ -157,23 +154,13 @@ impl Level {
         };
         let not = if negated { "NOT " } else { "" };
         let past = match view {
-            View::Past(past) => past,
-            View::Certain(moved) => moved.past,
-            View::Now => return format!("({not}{})", exists(&table, "")),
+            View::Past(past) if self.has_moved(past) => past,
+            _ => return format!("({not}{})", exists(&table, "")),
         };
-        if !self.has_moved(past) {
-            return format!("({not}{})", exists(&table, ""));
-        }
         let kept = exists(&table, &past.untouched(&self.tracked.relation, &self.key, &row));
-        match view {
-            View::Certain(moved) => match moved.touches(self, value) {
-                Some(touched) if negated => format!("(NOT ({kept} OR {touched}))"),
-                _ => format!("({not}{kept})"),
-            },
-            _ => match past.old(&self.tracked.relation) {
-                Some(old) => format!("({not}({kept} OR {}))", exists(&old, "")),
-                None => format!("({not}{kept})"),
-            },
+        match past.old(&self.tracked.relation) {
+            Some(old) => format!("({not}({kept} OR {}))", exists(&old, "")),
+            None => format!("({not}{kept})"),
         }
     }
 

@@ -5,7 +5,8 @@
 //! was looked at. Nothing is held on the server between them.
 //!
 //! ```text
-//! round  = floor [ "." target "." stage "." table "." level *( "." value ) ] "." crc
+//! round  = floor [ "." target "." exact "." stage "." table "." level *( "." value ) ] "." crc
+//! exact  = "x" / "-"
 //! value  = base64url of a column's text, without padding
 //! ```
 //!
@@ -36,6 +37,9 @@ pub struct Round {
 pub struct Page {
     /// To where the round leads.
     pub target: Snapshot,
+    /// Whether the client had just the shape's rows where the round started. Behind a round of several pages it lacks rows
+    /// that were not in the shape any more when their page was read, and may be again.
+    pub from_exact: bool,
     /// The last candidate that was looked at.
     pub place: Place,
 }
@@ -81,9 +85,10 @@ impl Round {
 impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = self.floor.offsets();
-        if let Some(Page { target, place }) = &self.open {
+        if let Some(Page { target, from_exact, place }) = &self.open {
+            let exact = if *from_exact { 'x' } else { '-' };
             let stage = STAGES.iter().find(|(stage, _)| *stage == place.stage).map_or('?', |(_, word)| *word);
-            text.push_str(&format!(".{}.{stage}.{}.{}", target.offsets(), place.table, place.level));
+            text.push_str(&format!(".{}.{exact}.{stage}.{}.{}", target.offsets(), place.table, place.level));
             for value in &place.values {
                 text.push('.');
                 text.push_str(&URL_SAFE_NO_PAD.encode(value));
@@ -104,6 +109,11 @@ impl FromStr for Round {
         if !floor.dominates(&target) {
             return bad("Its page lies before what the page leads to.");
         }
+        let from_exact = match parts.next() {
+            Some("x") => true,
+            Some("-") => false,
+            _ => return bad("Its page does not tell from where it leads."),
+        };
         let word = parts.next().unwrap_or_default();
         let Some((stage, _)) = STAGES.iter().find(|(_, known)| word.chars().eq([*known])) else {
             return bad("Its page is of no known kind.");
@@ -113,6 +123,9 @@ impl FromStr for Round {
         let text = |value: &str| URL_SAFE_NO_PAD.decode(value).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let values = parts.map(text).collect::<Option<Vec<_>>>();
         let values = values.ok_or(Error::Cursor { detail: "A value of its page is malformed." })?;
-        Ok(Self { floor, open: Some(Page { target, place: Place { stage: *stage, table, level, values } }) })
+        Ok(Self {
+            floor,
+            open: Some(Page { target, from_exact, place: Place { stage: *stage, table, level, values } }),
+        })
     }
 }

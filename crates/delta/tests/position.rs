@@ -32,10 +32,11 @@ fn rounds() -> impl Strategy<Value = Option<Round>> {
         prop_oneof![Just(Stage::Left), Just(Stage::Gone), Just(Stage::Written), Just(Stage::Entered), Just(Stage::All)];
     let place = (stage, 0usize..9, 0usize..40, proptest::collection::vec(".*", 0..4));
     let place = place.prop_map(|(stage, table, level, values)| Place { stage, table, level, values });
-    let page = (snapshots(), proptest::option::of((snapshots(), place)));
+    let page = (snapshots(), proptest::option::of((snapshots(), any::<bool>(), place)));
     let round = page.prop_map(|(floor, open)| {
-        let open = open.map(|(target, place)| Page {
+        let open = open.map(|(target, from_exact, place)| Page {
             target: if floor.dominates(&target) { target } else { floor.clone() },
+            from_exact,
             place,
         });
         Round { floor, open }

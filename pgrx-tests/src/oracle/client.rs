@@ -86,6 +86,7 @@ pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut
         match pulled {
             Ok(pulled) => {
                 let before = held.clone();
+                let had_cursor = before.cursor.is_some();
                 let taken = take(shared, &mut held, &pulled, restricted && !paged)
                     .and_then(|()| if rng.one_in(4) { table.agrees(&before, &pulled, &held) } else { Ok(()) });
                 if let Err(difference) = taken {
@@ -101,6 +102,10 @@ pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut
                     ));
                 }
                 shared.count(Count::Pulls);
+                let is_delta = had_cursor && pulled.delta.iter().all(|row| text(row, 0) != "reset");
+                if let (Some(kind), true) = (followed.kind, is_delta && !paged && !restricted) {
+                    shared.add_bytes(kind, sent(&pulled.delta), lacked(&before.copy, &held.copy));
+                }
                 if server == 1 {
                     shared.count(Count::Standby);
                 }
@@ -154,6 +159,20 @@ fn pull_in_snapshot(
 
 fn text(row: &Row, column: usize) -> String {
     row.get::<_, Option<String>>(column).unwrap_or_default()
+}
+
+/// Bytes of keys and values in a delta.
+fn sent(delta: &[Row]) -> u64 {
+    let changes = delta.iter().filter(|row| text(row, 0) != "commit");
+    changes.map(|row| (text(row, 2).len() + text(row, 3).len()) as u64).sum()
+}
+
+/// The same for the smallest delta that there could have been.
+fn lacked(before: &Copy, after: &Copy) -> u64 {
+    let came = after.iter().filter(|(key, value)| before.get(key) != Some(value));
+    let went = before.keys().filter(|key| !after.contains_key(key));
+    let came = came.map(|(key, value)| key.1.len() + value.len()).sum::<usize>();
+    (came + went.map(|key| key.1.len()).sum::<usize>()) as u64
 }
 
 /// Takes a delta as any client does, and compares, unless there are more pages. Where no key may be deleted that was not

@@ -1,11 +1,15 @@
 //! Shapes to follow, and the truth about them in hand-written SQL.
 
+use super::Kind;
 use crate::rng::Rng;
 
 /// A shape and what it means.
 pub struct Followed {
     /// As `sync_changes` takes it.
     pub shape: String,
+    /// By its filters; nothing if it leaves columns out. A change of those alone sends the row again, as nobody keeps what
+    /// they were.
+    pub kind: Option<Kind>,
     /// Relation, and a query of exactly the chosen columns.
     truth: Vec<(&'static str, String)>,
 }
@@ -94,7 +98,13 @@ impl Followed {
         let tables = tables.join(", ");
         // A parameter that no filter uses is refused.
         let params = if tables.contains("$1") { format!("[{parameter}]") } else { "[]".to_owned() };
-        Self { shape: format!(r#"{{"params": {params}, "tables": {{{tables}}}}}"#), truth }
+        let kind = match tables.contains("SELECT") {
+            false => Kind::Flat,
+            true if tables.contains(" OR ") || tables.contains("NOT ") => Kind::Mixed,
+            true => Kind::Nested,
+        };
+        let kind = COLUMNS[1..].iter().all(|(columns, _)| !tables.contains(columns)).then_some(kind);
+        Self { shape: format!(r#"{{"params": {params}, "tables": {{{tables}}}}}"#), kind, truth }
     }
 
     /// Rows (`truth`, relation, NULL, value, NULL), in one line with what `sync_changes` returns; with
