@@ -5,6 +5,9 @@ ifdef PG_CONFIG
 PG := $(shell $(PG_CONFIG) --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
 endif
 PG ?= 15
+MAJORS = 15 16 17 18
+# For another major than this one.
+OWN = env -u PG_CONFIG -u SYNCLINE_LIBRARY $(MAKE) --no-print-directory
 FETCHED = $(CURDIR)/target/postgres/$(PG)/pg_config
 PG_CONFIG ?= $(if $(filter 15,$(PG)),pg_config,$(FETCHED))
 SECONDS ?= 60
@@ -38,7 +41,15 @@ SERVE = cargo run --release -q -p syncline-tests --bin serve --
 # From the quick and telling to the long: what is not named here runs in between.
 FIRST = cluster regress isolation
 LAST = oracle mutants pgrx
-OTHER = $(filter-out $(FIRST) $(LAST),$(sort $(notdir $(basename $(wildcard pgrx-tests/tests/*.rs)))))
+# Between two majors: make test-upgrade.
+OTHER = $(filter-out $(FIRST) $(LAST) upgrade,$(sort $(notdir $(basename $(wildcard pgrx-tests/tests/*.rs)))))
+
+SHORT = $(FIRST) ddl majors relational rights row_security rules types
+
+# Runs these test files.
+tests = set -e; for name in $(1); do \
+	  echo "== $$name, PostgreSQL $(PG)"; cargo test --release -p syncline-tests --test $$name -- --test-threads=1; \
+	done
 
 # Installs Debian packages that are not there.
 packages = if dpkg -s $(1) >/dev/null 2>&1; then \
@@ -76,10 +87,25 @@ test: build ## runs all tests, SECONDS=… of oracle among them
 	@echo "== pure domain"
 	cargo test -p syncline-delta
 	@echo "== on a real cluster"
-	@set -e; for name in $(FIRST) $(OTHER); do \
-	  echo "== $$name"; cargo test --release -p syncline-tests --test $$name -- --test-threads=1; \
-	done
-	@$(MAKE) --no-print-directory test-js oracle oracle-mutants
+	@$(call tests,$(FIRST) $(OTHER))
+	@$(MAKE) --no-print-directory test-upgrade test-js oracle oracle-mutants
+
+test-short: build ## runs the telling tests, 20 s of oracle among them: for the majors that CI does not run in full
+	@$(call tests,$(SHORT))
+	@$(MAKE) --no-print-directory test-upgrade oracle SECONDS=20
+
+test-all: ## runs all tests on 15, 16, 17 and 18
+	@set -e; for major in $(MAJORS); do $(OWN) test PG=$$major; done
+
+test-upgrade: build ## upgrades a cluster of 15 to PG=17 with pg_upgrade
+ifneq ($(PG),17)
+	@echo "== upgrade: does not run with PG=$(PG): pg_upgrade of 16.14 and 18.4 cannot read what 15.19 and later write; make test PG=17"
+else
+	@echo "== upgrade: from 15 to $(PG)"
+	@$(OWN) build PG=15 PG_CONFIG=pg_config
+	OLD_PG_CONFIG=pg_config OLD_LIBRARY=target/libsyncline-15.so \
+	  cargo test --release -p syncline-tests --test upgrade -- --ignored --test-threads=1
+endif
 
 test-js: build ## tests the JavaScript client against a real server
 	@echo "== JavaScript client, Node $$(node --version)"
@@ -160,4 +186,4 @@ lint: setup ## checks format and lints
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help setup build install demo test test-pgrx fuzz bench oracle oracle-mutants fmt lint clean test-js demo-app test-examples test-todo
+.PHONY: help setup build install demo test test-all test-short test-upgrade test-pgrx fuzz bench oracle oracle-mutants fmt lint clean test-js demo-app test-examples test-todo
