@@ -206,7 +206,11 @@ impl<'a> Cluster<'a> {
         let new = Cluster::made(install, &[]);
         let mut command = as_server(Path::new("sh"));
         // Why it failed stands in a file for each database.
-        command.args(["-c", r#""$@" || { tail -n 20 data/pg_upgrade_output.d/*/log/pg_upgrade_dump_*.log; exit 1; }"#, "sh"]);
+        command.args([
+            "-c",
+            r#""$@" || { tail -n 20 data/pg_upgrade_output.d/*/log/pg_upgrade_dump_*.log; exit 1; }"#,
+            "sh",
+        ]);
         // It writes into the folder that it runs in, and puts its sockets there.
         command.current_dir(&new.folder).arg(install.program("pg_upgrade")).args(["-U", "postgres"]);
         command.arg("-b").arg(self.install.bin()).arg("-B").arg(install.bin());

@@ -5,6 +5,7 @@
 //! rights on the system's nor change it.
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio, id};
@@ -210,6 +211,17 @@ impl Install {
             fs::write(&program, script).expect("a program can be written");
             fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
         }
+    }
+
+    /// [`new`](Self::new), if that has what a test is about, which came with this major; else says so.
+    pub fn since(major: u32, what: &str) -> Option<Self> {
+        let install = Self::new();
+        if install.major >= major {
+            return Some(install);
+        }
+        // Not print!, which the test driver keeps to itself.
+        let _ = writeln!(io::stderr(), "does not apply to PostgreSQL {}: {what}, from {major} on", install.major);
+        None
     }
 
     /// PostgreSQL's major version.
