@@ -122,6 +122,7 @@ $(FUZZ):
 	cargo install --locked --root $(TOOLS)/cargo-fuzz-$(FUZZ_VERSION) cargo-fuzz@$(FUZZ_VERSION)
 
 test-pgrx: build $(PGRX) ## runs pgrx's own test, package, install and run: minutes, as they build it all again
+	@[ $(PG) = 15 ] || { echo "pgrx's own ways are tested with PG=15 only"; exit 1; }
 	@echo "== pgrx's own ways, with cargo-pgrx $(PGRX_VERSION)"
 	CARGO_PGRX=$(PGRX) cargo test --release -p syncline-tests --test pgrx -- --ignored --test-threads=1
 
