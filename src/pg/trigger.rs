@@ -95,7 +95,7 @@ impl<'a> RowEvent<'a> {
         // SAFETY: see `value`; the result is allocated in the per-tuple context of the executor.
         Tuple(unsafe {
             let descriptor = (*self.data.tg_relation).rd_att;
-            pg_sys::heap_modify_tuple_by_cols(tuple.0, descriptor, 1, &mut column, &mut datum, &mut null)
+            pg_sys::heap_modify_tuple_by_cols(tuple.0, descriptor, 1, &raw mut column, &raw mut datum, &raw mut null)
         })
     }
 }
