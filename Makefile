@@ -99,7 +99,7 @@ test-all: ## runs all tests on 15, 16, 17 and 18
 
 test-upgrade: build ## upgrades a cluster of 15 to PG=17 with pg_upgrade
 ifneq ($(PG),17)
-	@echo "== upgrade: does not run with PG=$(PG): pg_upgrade of 16.14 and 18.4 cannot read what 15.19 and later write; make test PG=17"
+	@echo "== upgrade: does not run with PG=$(PG): pg_upgrade of 16.14 and 18.4 cannot read what Debian's 15 writes; make test PG=17"
 else
 	@echo "== upgrade: from 15 to $(PG)"
 	@$(OWN) build PG=15 PG_CONFIG=pg_config
