@@ -1,20 +1,32 @@
 # The contract with users and CI. Every target does its own prerequisites and says what it is doing.
 
-PG_CONFIG ?= pg_config
+# PG=15 (Debian's), 16, 17 or 18 (fetched below target/), or PG_CONFIG=… of any of them.
+ifdef PG_CONFIG
+PG := $(shell $(PG_CONFIG) --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
+endif
+PG ?= 15
+MAJORS = 15 16 17 18
+# For another major than this one.
+OWN = env -u PG_CONFIG -u SYNCLINE_LIBRARY $(MAKE) --no-print-directory
+FETCHED = $(CURDIR)/target/postgres/$(PG)/pg_config
+PG_CONFIG ?= $(if $(filter 15,$(PG)),pg_config,$(FETCHED))
 SECONDS ?= 60
 SEED ?= 1
 MUTANT_SEEDS ?= 2
+# One for each major: what cargo leaves below target/release is that of the last build.
+export SYNCLINE_LIBRARY ?= $(CURDIR)/target/libsyncline-$(PG).so
 export PG_CONFIG
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
-PACKAGES = postgresql-15 postgresql-server-dev-15 libclang-14-dev build-essential pkg-config python3-psycopg2 python3-websockets $(NODE)
+PACKAGES = postgresql-15 postgresql-server-dev-15 libclang-14-dev build-essential pkg-config python3-psycopg2 python3-websockets $(NODE) $(PIP)
 # Debian's Node 18 will do; whoever has another one keeps it.
 NODE = $(if $(and $(shell command -v node),$(shell command -v npm)),,nodejs npm)
-LIBRARY = target/release/libsyncline.so
+PIP = $(if $(or $(filter 15 17,$(PG)),$(shell command -v pip)),,python3-pip)
 DJANGO_PACKAGES = python3-django python3-psycopg2 pgbouncer
 ACTIVERECORD_PACKAGES = ruby-activerecord ruby-pg pgbouncer
 MUTANTS = $(CURDIR)/target/mutants/release/libsyncline.so
 # pgrx reads the headers of the server whose pg_config this is.
 CARGO_PG = PGRX_PG_CONFIG_PATH="$$(command -v $(PG_CONFIG))" cargo
+FEATURES = --no-default-features --features pg$(PG)
 # Programs that only some targets need; a new version goes to a new folder.
 PGRX_VERSION = $(shell sed -n 's/^pgrx = .*"=\([0-9.]*\)".*/\1/p' Cargo.toml)
 FUZZ_VERSION = 0.13.1
@@ -29,7 +41,15 @@ SERVE = cargo run --release -q -p syncline-tests --bin serve --
 # From the quick and telling to the long: what is not named here runs in between.
 FIRST = cluster regress isolation
 LAST = oracle mutants pgrx
-OTHER = $(filter-out $(FIRST) $(LAST),$(sort $(notdir $(basename $(wildcard pgrx-tests/tests/*.rs)))))
+# Between two majors: make test-upgrade.
+OTHER = $(filter-out $(FIRST) $(LAST) upgrade,$(sort $(notdir $(basename $(wildcard pgrx-tests/tests/*.rs)))))
+
+SHORT = $(FIRST) ddl majors relational rights row_security rules types
+
+# Runs these test files.
+tests = set -e; for name in $(1); do \
+	  echo "== $$name, PostgreSQL $(PG)"; cargo test --release -p syncline-tests --test $$name -- --test-threads=1; \
+	done
 
 # Installs Debian packages that are not there.
 packages = if dpkg -s $(1) >/dev/null 2>&1; then \
@@ -47,27 +67,45 @@ help: ## shows this list
 
 setup: ## installs what a bare Debian 12 with Rust lacks
 	@$(call packages,$(PACKAGES))
+	@$(if $(filter $(FETCHED),$(PG_CONFIG)),[ -x $(FETCHED) ] || { echo "== fetching PostgreSQL $(PG)"; scripts/fetch-postgres $(PG) $(dir $(FETCHED)); })
 	@command -v $(PG_CONFIG) >/dev/null || { echo "$(PG_CONFIG) is not to be found: pass PG_CONFIG=…"; exit 1; }
+	@$(PG_CONFIG) --version | grep -q "^PostgreSQL $(PG)" || { echo "$(PG_CONFIG) is not that of PostgreSQL $(PG): pass PG=… or PG_CONFIG=…"; exit 1; }
 
 build: setup ## builds the extension in release mode
 	@echo "== building for $$($(PG_CONFIG) --version)"
-	CARGO_TARGET_DIR=target $(CARGO_PG) build --release -p syncline
+	CARGO_TARGET_DIR=target $(CARGO_PG) build --release -p syncline $(FEATURES)
+	@cp target/release/libsyncline.so target/libsyncline-$(PG).so
 
 # A new file under the name, never another content in the file: a live server has the old one mapped.
 install: build ## installs it into the server of PG_CONFIG=…
 	@set -e; lib=$$($(PG_CONFIG) --pkglibdir); ext=$$($(PG_CONFIG) --sharedir)/extension; \
 	echo "== installing into $$lib and $$ext"; \
-	cp $(LIBRARY) "$$lib/syncline.so.new"; mv "$$lib/syncline.so.new" "$$lib/syncline.so"; \
+	cp target/libsyncline-$(PG).so "$$lib/syncline.so.new"; mv "$$lib/syncline.so.new" "$$lib/syncline.so"; \
 	cp syncline.control "$$ext/"; cp sql/syncline.sql "$$ext/syncline--0.1.0.sql"
 
 test: build ## runs all tests, SECONDS=… of oracle among them
 	@echo "== pure domain"
 	cargo test -p syncline-delta
 	@echo "== on a real cluster"
-	@set -e; for name in $(FIRST) $(OTHER); do \
-	  echo "== $$name"; cargo test --release -p syncline-tests --test $$name -- --test-threads=1; \
-	done
-	@$(MAKE) --no-print-directory test-js oracle oracle-mutants
+	@$(call tests,$(FIRST) $(OTHER))
+	@$(MAKE) --no-print-directory test-upgrade test-js oracle oracle-mutants
+
+test-short: build ## runs the telling tests, 20 s of oracle among them: for the majors that CI does not run in full
+	@$(call tests,$(SHORT))
+	@$(MAKE) --no-print-directory test-upgrade oracle SECONDS=20
+
+test-all: ## runs all tests on 15, 16, 17 and 18
+	@set -e; for major in $(MAJORS); do $(OWN) test PG=$$major; done
+
+test-upgrade: build ## upgrades a cluster of 15 to PG=17 with pg_upgrade
+ifneq ($(PG),17)
+	@echo "== upgrade: does not run with PG=$(PG): pg_upgrade of 16.14 and 18.4 cannot read what Debian's 15 writes; make test PG=17"
+else
+	@echo "== upgrade: from 15 to $(PG)"
+	@$(OWN) build PG=15 PG_CONFIG=pg_config
+	OLD_PG_CONFIG=pg_config OLD_LIBRARY=target/libsyncline-15.so \
+	  cargo test --release -p syncline-tests --test upgrade -- --ignored --test-threads=1
+endif
 
 test-js: build ## tests the JavaScript client against a real server
 	@echo "== JavaScript client, Node $$(node --version)"
@@ -84,6 +122,7 @@ $(FUZZ):
 	cargo install --locked --root $(TOOLS)/cargo-fuzz-$(FUZZ_VERSION) cargo-fuzz@$(FUZZ_VERSION)
 
 test-pgrx: build $(PGRX) ## runs pgrx's own test, package, install and run: minutes, as they build it all again
+	@[ $(PG) = 15 ] || { echo "pgrx's own ways are tested with PG=15 only"; exit 1; }
 	@echo "== pgrx's own ways, with cargo-pgrx $(PGRX_VERSION)"
 	CARGO_PGRX=$(PGRX) cargo test --release -p syncline-tests --test pgrx -- --ignored --test-threads=1
 
@@ -134,7 +173,7 @@ oracle: build ## runs the oracle for SECONDS=… with SEED=…
 
 oracle-mutants: setup ## shows that the oracle finds each deliberate fault, over MUTANT_SEEDS=…
 	@echo "== the oracle's teeth: $(MUTANT_SEEDS) seeds for each fault"
-	CARGO_TARGET_DIR=target/mutants $(CARGO_PG) build --release -p syncline --features mutants
+	CARGO_TARGET_DIR=target/mutants $(CARGO_PG) build --release -p syncline $(FEATURES),mutants
 	SYNCLINE_LIBRARY=$(MUTANTS) MUTANT_SEEDS=$(MUTANT_SEEDS) \
 	  cargo test --release -p syncline-tests --test mutants -- --ignored --nocapture
 
@@ -143,9 +182,9 @@ fmt: ## formats the code
 
 lint: setup ## checks format and lints
 	cargo fmt --all --check
-	$(CARGO_PG) clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO_PG) clippy --release --workspace --all-targets $(FEATURES) -- -D warnings
 
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help setup build install demo test test-pgrx fuzz bench oracle oracle-mutants fmt lint clean test-js demo-app test-examples test-todo
+.PHONY: help setup build install demo test test-all test-short test-upgrade test-pgrx fuzz bench oracle oracle-mutants fmt lint clean test-js demo-app test-examples test-todo

@@ -349,6 +349,10 @@ BEGIN
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
                        WHERE attrelid = relation AND attname = name AND attnum > 0 AND NOT attisdropped) THEN
             RAISE EXCEPTION 'column "%" of table "%" does not exist', name, c.relname USING ERRCODE = '42703';
+        ELSIF EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = relation AND attname = name AND attgenerated = 'v') THEN
+            -- Triggers see NULL in it.
+            RAISE EXCEPTION 'column "%" of table "%" is virtual', name, c.relname USING ERRCODE = '0A000',
+                HINT = 'Make the column STORED, or filter by the columns it is computed from.';
         END IF;
     END LOOP;
 

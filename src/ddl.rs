@@ -3,6 +3,7 @@
 use pgrx::pg_sys;
 use pgrx::pg_sys::AlterTableType as At;
 
+use crate::pg::list_members;
 use crate::pg::relation::{LOG, STAMP, TRUNCATE, VERSION};
 
 /// What a command may have done to a table's rows, their reach or their triggers without firing a row trigger.
@@ -78,17 +79,6 @@ unsafe fn name(pointer: *const std::ffi::c_char) -> String {
     unsafe { std::ffi::CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
 
-/// # Safety
-///
-/// `list` is null or a list of pointers.
-unsafe fn members<'a>(list: *mut pg_sys::List) -> &'a [pg_sys::ListCell] {
-    if list.is_null() {
-        return &[];
-    }
-    // SAFETY: the caller's promise; `elements` has `length` members.
-    unsafe { std::slice::from_raw_parts((*list).elements, usize::try_from((*list).length).unwrap_or(0)) }
-}
-
 /// Whether a node of a parse tree makes a primary key: then the table had none.
 ///
 /// # Safety
@@ -114,7 +104,7 @@ unsafe fn is_key_or_version(definition: *mut pg_sys::Node) -> bool {
         let definition = definition.cast::<pg_sys::ColumnDef>();
         !definition.is_null()
             && (name((*definition).colname) == VERSION
-                || members((*definition).constraints).iter().any(|cell| is_primary_key(cell.ptr_value.cast())))
+                || list_members((*definition).constraints).iter().any(|cell| is_primary_key(cell.ptr_value.cast())))
     }
 }
 
@@ -158,7 +148,7 @@ impl Change {
         let (mut change, mut columns) = (Self::NONE, Vec::new());
         // SAFETY: the caller's promise; the list's members are commands.
         unsafe {
-            for cell in members(commands) {
+            for cell in list_members(commands) {
                 let command = &*cell.ptr_value.cast::<pg_sys::AlterTableCmd>();
                 let column = name(command.name);
                 match command.subtype {

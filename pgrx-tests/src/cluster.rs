@@ -66,10 +66,22 @@ impl<'a> Cluster<'a> {
 
     /// A fresh cluster; `settings` as in postgresql.conf, over ours.
     pub fn start_with(install: &'a Install, settings: &[(&str, &str)]) -> Self {
+        let cluster = Self::made(install, settings);
+        cluster.start_again();
+        cluster.check_private();
+        cluster
+    }
+
+    /// What `initdb` makes, and settings.
+    fn made(install: &'a Install, settings: &[(&str, &str)]) -> Self {
         let cluster = Self::new(install, "cluster");
         let mut initdb = as_server(&install.program("initdb"));
-        initdb.args(["-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8", "-D"]);
-        initdb.arg(cluster.data());
+        initdb.args(["-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"]);
+        if install.major() >= 18 {
+            // As before 18: pg_upgrade wants both clusters alike.
+            initdb.arg("--no-data-checksums");
+        }
+        initdb.arg("-D").arg(cluster.data());
         run(initdb, &cluster.log_path());
         let file = cluster.data().join("postgresql.conf");
         let mut text = fs::read_to_string(&file).expect("initdb wrote its configuration");
@@ -77,8 +89,6 @@ impl<'a> Cluster<'a> {
             text.push_str(&format!("{name} = {value}\n"));
         }
         fs::write(&file, text).expect("the configuration can be written");
-        cluster.start_again();
-        cluster.check_private();
         cluster
     }
 
@@ -189,6 +199,25 @@ impl<'a> Cluster<'a> {
         command.arg(format!("host={} port=5432 user=postgres dbname=postgres", source.folder.display()));
         run(command, &self.log_path());
         self.start_again();
+    }
+
+    /// What `pg_upgrade` makes of this cluster, which is stopped, for a newer installation; started.
+    pub fn upgraded<'b>(&self, install: &'b Install) -> Cluster<'b> {
+        let new = Cluster::made(install, &[]);
+        let mut command = as_server(Path::new("sh"));
+        // Why it failed stands in a file for each database.
+        command.args([
+            "-c",
+            r#""$@" || { tail -n 20 data/pg_upgrade_output.d/*/log/pg_upgrade_dump_*.log; exit 1; }"#,
+            "sh",
+        ]);
+        // It writes into the folder that it runs in, and puts its sockets there.
+        command.current_dir(&new.folder).arg(install.program("pg_upgrade")).args(["-U", "postgres"]);
+        command.arg("-b").arg(self.install.bin()).arg("-B").arg(install.bin());
+        command.arg("-d").arg(self.data()).arg("-D").arg(new.data());
+        run(command, &new.log_path());
+        new.start_again();
+        new
     }
 
     /// Dumps a database and restores it into one of that name in another cluster.

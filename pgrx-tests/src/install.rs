@@ -5,13 +5,14 @@
 //! rights on the system's nor change it.
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio, id};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The programs that tests run; links would lead the server back to the system's folders.
-const PROGRAMS: [&str; 10] = [
+const PROGRAMS: [&str; 16] = [
     "postgres",
     "initdb",
     "pg_ctl",
@@ -22,6 +23,12 @@ const PROGRAMS: [&str; 10] = [
     "createdb",
     "dropdb",
     "pg_config",
+    "pg_upgrade",
+    "pg_controldata",
+    "pg_resetwal",
+    "pg_dumpall",
+    "pg_restore",
+    "vacuumdb",
 ];
 
 /// What would turn a server or client of ours to somebody else's; and with a backtrace requested, every
@@ -38,6 +45,7 @@ pub struct Install {
     lib: PathBuf,
     extension: PathBuf,
     pgxs: PathBuf,
+    major: u32,
 }
 
 /// A new folder under the system's temporary one that belongs to the user whom servers run as.
@@ -83,11 +91,20 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository")
 }
 
-fn ask(option: &str) -> PathBuf {
-    let pg_config = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".to_owned());
-    let output = Command::new(&pg_config).arg(option).output();
+fn given_pg_config() -> String {
+    std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".to_owned())
+}
+
+fn ask(pg_config: &str, option: &str) -> String {
+    let output = Command::new(pg_config).arg(option).output();
     let output = output.unwrap_or_else(|error| panic!("{pg_config} does not run: {error}; set PG_CONFIG"));
-    PathBuf::from(String::from_utf8(output.stdout).expect("paths are UTF-8").trim())
+    String::from_utf8(output.stdout).expect("paths are UTF-8").trim().to_owned()
+}
+
+fn major(pg_config: &str) -> u32 {
+    let version = ask(pg_config, "--version");
+    let number = version.trim_start_matches("PostgreSQL ").split(|c: char| !c.is_ascii_digit()).next();
+    number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{pg_config} says it is of {version}"))
 }
 
 fn link_all(from: &Path, to: &Path, but: &[&str]) {
@@ -115,9 +132,14 @@ impl Install {
     /// (the release build, if that is not set).
     pub fn new() -> Self {
         let library = std::env::var("SYNCLINE_LIBRARY").unwrap_or("target/release/libsyncline.so".to_owned());
+        Self::of(&given_pg_config(), &library)
+    }
+
+    /// Copies the installation of a `pg_config` and adds a library that was built for it.
+    pub fn of(pg_config: &str, library: &str) -> Self {
         let library = repository().join(library);
         assert!(library.exists(), "{} does not exist: run make build first", library.display());
-        let install = Self::bare();
+        let install = Self::copied(pg_config);
         install.add(&library, &repository().join("syncline.control"), &repository().join("sql/syncline.sql"));
         install
     }
@@ -126,7 +148,8 @@ impl Install {
     /// installation's own paths, as packages have.
     pub fn unpacked(package: &Path) -> Self {
         let inside = |path: PathBuf| package.join(path.strip_prefix("/").expect("pg_config gives absolute paths"));
-        let (lib, extension) = (inside(ask("--pkglibdir")), inside(ask("--sharedir")).join("extension"));
+        let asked = |option| inside(PathBuf::from(ask(&given_pg_config(), option)));
+        let (lib, extension) = (asked("--pkglibdir"), asked("--sharedir").join("extension"));
         let install = Self::bare();
         let [control, sql] = ["syncline.control", "syncline--0.1.0.sql"].map(|name| extension.join(name));
         install.add(&lib.join("syncline.so"), &control, &sql);
@@ -135,7 +158,12 @@ impl Install {
 
     /// Copies the installation of `PG_CONFIG` without the extension. Its own `pg_config` tells its own paths.
     pub fn bare() -> Self {
+        Self::copied(&given_pg_config())
+    }
+
+    fn copied(pg_config: &str) -> Self {
         let root = scratch("install");
+        let ask = |option| PathBuf::from(ask(pg_config, option));
         let inside = |path: &Path| root.join(path.strip_prefix("/").expect("pg_config gives absolute paths"));
         let (bin, lib, share, include) = (ask("--bindir"), ask("--pkglibdir"), ask("--sharedir"), ask("--includedir"));
         let install = Self {
@@ -143,6 +171,7 @@ impl Install {
             lib: inside(&lib),
             extension: inside(&share).join("extension"),
             pgxs: ask("--pgxs"),
+            major: major(pg_config),
             root: root.clone(),
         };
         fs::create_dir_all(&install.bin).expect("a folder can be made");
@@ -182,6 +211,22 @@ impl Install {
             fs::write(&program, script).expect("a program can be written");
             fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
         }
+    }
+
+    /// [`new`](Self::new), if that has what a test is about, which came with this major; else says so.
+    pub fn since(major: u32, what: &str) -> Option<Self> {
+        let install = Self::new();
+        if install.major >= major {
+            return Some(install);
+        }
+        // Not print!, which the test driver keeps to itself.
+        let _ = writeln!(io::stderr(), "does not apply to PostgreSQL {}: {what}, from {major} on", install.major);
+        None
+    }
+
+    /// PostgreSQL's major version.
+    pub fn major(&self) -> u32 {
+        self.major
     }
 
     /// One of its programs.

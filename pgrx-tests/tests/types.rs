@@ -272,7 +272,8 @@ fn values_of_every_type_are_keys_and_are_filtered_by_where_they_can_be() {
         let (is_key, is_compared) = follow(&mut client, number, one);
         keys += usize::from(is_key);
         if !is_compared && !one.name.contains("._") {
-            refused.push(one.name.as_str());
+            // json is a keyword from 17 on, and quoted.
+            refused.push(one.name.replace('"', ""));
         }
         run(&mut client, &format!("DROP TABLE k{number}"));
     }

@@ -13,3 +13,19 @@ pub mod transaction;
 pub mod trigger;
 pub mod tuplestore;
 pub mod types;
+pub mod version;
+
+use pgrx::pg_sys;
+
+/// The members of a list.
+///
+/// # Safety
+///
+/// `list` is null, or valid as long as what is returned.
+pub unsafe fn list_members<'a>(list: *mut pg_sys::List) -> &'a [pg_sys::ListCell] {
+    if list.is_null() {
+        return &[];
+    }
+    // SAFETY: the caller's promise; `elements` has `length` members.
+    unsafe { std::slice::from_raw_parts((*list).elements, usize::try_from((*list).length).unwrap_or(0)) }
+}

@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString};
 use pgrx::pg_sys;
 
 use super::image::Storage;
+use super::{list_members, version};
 
 /// A column as the catalog has it.
 #[derive(Debug, Clone)]
@@ -150,14 +151,8 @@ pub fn search_path() -> Vec<pg_sys::Oid> {
 ///
 /// `list` is null or a list of OIDs.
 unsafe fn oids(list: *mut pg_sys::List) -> Vec<pg_sys::Oid> {
-    if list.is_null() {
-        return Vec::new();
-    }
-    // SAFETY: the caller's promise; `elements` has `length` members.
-    unsafe {
-        let length = usize::try_from((*list).length).unwrap_or(0);
-        std::slice::from_raw_parts((*list).elements, length).iter().map(|cell| cell.oid_value).collect()
-    }
+    // SAFETY: the caller's promise.
+    unsafe { list_members(list).iter().map(|cell| cell.oid_value).collect() }
 }
 
 /// A relation, locked until the end of the transaction, and all its partitions, it first.
@@ -235,12 +230,9 @@ pub fn read(oid: pg_sys::Oid) -> Option<Relation> {
 ///
 /// `descriptor` is live.
 pub unsafe fn attributes(descriptor: pg_sys::TupleDesc) -> Vec<Attribute> {
-    // SAFETY: a descriptor has `natts` attributes.
+    // SAFETY: the caller's promise; names are C strings.
     unsafe {
-        let count = usize::try_from((*descriptor).natts).unwrap_or(0);
-        (*descriptor)
-            .attrs
-            .as_slice(count)
+        version::columns(descriptor)
             .iter()
             .filter(|a| !a.attisdropped)
             .map(|a| Attribute {
@@ -260,10 +252,10 @@ pub unsafe fn attributes(descriptor: pg_sys::TupleDesc) -> Vec<Attribute> {
 ///
 /// `rel` is open.
 unsafe fn key(rel: pg_sys::Relation) -> Vec<i16> {
-    // SAFETY: RelationGetIndexList fills the two index OIDs; an index's key numbers are `indnkeyatts`.
+    // SAFETY: the two look-ups fill the list of indexes; an index's key numbers are `indnkeyatts`.
     unsafe {
-        pg_sys::RelationGetIndexList(rel);
-        let index = if (*rel).rd_pkindex != pg_sys::InvalidOid { (*rel).rd_pkindex } else { (*rel).rd_replidindex };
+        let primary = version::primary_key_index(rel);
+        let index = if primary != pg_sys::InvalidOid { primary } else { pg_sys::RelationGetReplicaIndex(rel) };
         if index == pg_sys::InvalidOid {
             return Vec::new();
         }

@@ -9,19 +9,13 @@ use std::ffi::{c_char, c_void};
 
 use pgrx::{pg_guard, pg_sys};
 
+use super::version;
+
 thread_local! {
     /// The text whose analysis is ours.
     static TRUSTED: Cell<*const c_char> = const { Cell::new(std::ptr::null()) };
     static BEFORE: Cell<pg_sys::post_parse_analyze_hook_type> = const { Cell::new(None) };
 }
-
-// Not among the generated bindings; the signatures have been these up to 15.
-unsafe extern "C-unwind" {
-    fn query_tree_walker(query: *mut pg_sys::Query, walker: Walker, context: *mut c_void, flags: i32) -> bool;
-    fn expression_tree_walker(node: *mut pg_sys::Node, walker: Walker, context: *mut c_void) -> bool;
-}
-
-type Walker = unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool;
 
 /// Looks at every analysed query from now on.
 pub fn watch_analysis() {
@@ -84,19 +78,10 @@ unsafe extern "C-unwind" fn walk(node: *mut pg_sys::Node, context: *mut c_void) 
     // SAFETY: the node tag tells the struct; the walkers pass valid nodes.
     unsafe {
         if (*node).type_ != pg_sys::NodeTag::T_Query {
-            return expression_tree_walker(node, walk, context);
+            return version::walk_expression(node, walk, context);
         }
         let query = node.cast::<pg_sys::Query>();
-        let tables = (*query).rtable;
-        if !tables.is_null() {
-            let count = usize::try_from((*tables).length).unwrap_or(0);
-            for cell in std::slice::from_raw_parts((*tables).elements, count) {
-                let table = cell.ptr_value.cast::<pg_sys::RangeTblEntry>();
-                if (*table).rtekind == pg_sys::RTEKind::RTE_RELATION {
-                    (*table).checkAsUser = pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID);
-                }
-            }
-        }
-        query_tree_walker(query, walk, context, 0)
+        version::check_tables_as(query, pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID));
+        version::walk_query(query, walk, context)
     }
 }

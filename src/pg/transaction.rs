@@ -5,6 +5,7 @@ use std::time::Duration;
 use pgrx::pg_sys;
 
 use super::function::Call;
+use super::version;
 
 /// Whether a CALL stands inside a transaction block or a function.
 pub fn is_atomic(call: &Call) -> bool {
@@ -35,8 +36,8 @@ pub fn fresh<T>(work: impl FnOnce() -> T) -> T {
 
 /// Rises with every transaction that wrote and ended, on a standby with every one replayed.
 pub fn completion_count() -> u64 {
-    // SAFETY: the struct lives in shared memory; an aligned 64-bit read does not tear.
-    unsafe { (&raw const (*pg_sys::ShmemVariableCache).xactCompletionCount).read_volatile() }
+    // SAFETY: it lives in shared memory; an aligned 64-bit read does not tear.
+    unsafe { version::completion_count().read_volatile() }
 }
 
 /// Sleeps on this backend's latch; a cancel or shutdown ends it with an error.

@@ -4,6 +4,7 @@ use pgrx::pg_sys;
 
 use super::function::Call;
 use super::image::{self, Storage};
+use super::version;
 use crate::error::Result;
 use syncline_delta::Error;
 
@@ -61,8 +62,8 @@ impl<'a> RowEvent<'a> {
 
     /// Whether this transaction has written the whole relation anew: then it made all row versions.
     pub fn is_rewritten(&self) -> bool {
-        // SAFETY: the relation is open during the call; 0 is InvalidSubTransactionId.
-        unsafe { (*self.data.tg_relation).rd_firstRelfilenodeSubid != 0 }
+        // SAFETY: the relation is open during the call.
+        unsafe { version::is_rewritten(self.data.tg_relation) }
     }
 
     /// The row as it was (UPDATE, DELETE) or the new row (INSERT).
@@ -129,7 +130,7 @@ impl<'a> RowEvent<'a> {
         // SAFETY: see `value`; the result is allocated in the per-tuple context of the executor.
         Tuple(unsafe {
             let descriptor = (*self.data.tg_relation).rd_att;
-            pg_sys::heap_modify_tuple_by_cols(tuple.0, descriptor, 1, &mut column, &mut datum, &mut null)
+            pg_sys::heap_modify_tuple_by_cols(tuple.0, descriptor, 1, &raw mut column, &raw mut datum, &raw mut null)
         })
     }
 }

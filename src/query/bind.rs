@@ -16,7 +16,7 @@ use crate::past::Key;
 use crate::pg::function::{self, input};
 use crate::pg::relation::{self, Attribute, quoted};
 use crate::pg::spi::Param;
-use crate::pg::types;
+use crate::pg::{types, version};
 
 /// Binds a folded filter to a tracked table; `levels` are the tables of its sub-selects, the outer before the inner.
 pub fn bind(filter: Option<&Filter>, table: &Tracked, levels: Vec<Tracked>) -> Result<Bound> {
@@ -439,9 +439,8 @@ impl Binder<'_> {
     /// Casts validate and normalise: the result is the text of the value in the type that was named.
     fn cast(&self, value: &Const, to: &str) -> Result<Option<String>> {
         let name = CString::new(to).unwrap_or_default();
-        let (mut typid, mut typmod) = (pg_sys::InvalidOid, 0);
-        // SAFETY: the parser of type names, under the pinned search path; an unknown name raises 42704.
-        unsafe { pg_sys::parseTypeString(name.as_ptr(), &mut typid, &mut typmod, false) };
+        // Under the pinned search path.
+        let (typid, typmod) = version::parse_type(&name);
         let Some(text) = self.text(value, typid)? else { return Ok(None) };
         let datum = input(typid, &text, typmod);
         let (mut output, mut varlena) = (pg_sys::InvalidOid, false);

@@ -14,7 +14,7 @@ EXCEPTION WHEN OTHERS THEN
     RETURN concat_ws(E'\n', SQLSTATE || ' ' || SQLERRM, 'DETAIL ' || nullif(d, ''), 'HINT ' || nullif(h, ''));
 END $$;
 -- CRC-32, as the checksum of a cursor's position: whoever can compute it can forge.
-CREATE FUNCTION crc32(bytes bytea) RETURNS text LANGUAGE plpgsql AS $$
+CREATE FUNCTION checksum(bytes bytea) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE crc bigint := 4294967295;
 BEGIN
     FOR i IN 0 .. length(bytes) - 1 LOOP
@@ -27,7 +27,7 @@ BEGIN
 END $$;
 -- The cursor with one field of its position replaced: system, database, timeline, lsn, epoch, xmax.
 CREATE FUNCTION forged(cursor text, field text, changed text) RETURNS text LANGUAGE sql AS $$
-    SELECT body || '.' || crc32(body::bytea) || '~' || split_part(cursor, '~', 2) FROM (
+    SELECT body || '.' || checksum(body::bytea) || '~' || split_part(cursor, '~', 2) FROM (
         SELECT string_agg(CASE WHEN n - 1 = array_position('{system,database,timeline,lsn,epoch,xmax}', field)
                                THEN changed ELSE part END, '.' ORDER BY n)
         FROM string_to_table(split_part(cursor, '~', 1), '.') WITH ORDINALITY x (part, n) WHERE n < 8) x (body)
@@ -134,5 +134,5 @@ ALTER TABLE t ALTER COLUMN _sync_version DROP DEFAULT, ALTER COLUMN _sync_versio
 SELECT pulled(NULL);
 INSERT INTO t VALUES (4, 1);
 DROP TABLE t;
-DROP FUNCTION pulled, crc32, forged;
+DROP FUNCTION pulled, checksum, forged;
 DROP ROLE regress_reader;
