@@ -4,6 +4,7 @@ PG_CONFIG ?= pg_config
 SECONDS ?= 60
 SEED ?= 1
 MUTANT_SEEDS ?= 2
+KILLS ?= 200
 export PG_CONFIG
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 PACKAGES = postgresql-15 postgresql-server-dev-15 libclang-14-dev build-essential pkg-config python3-psycopg2 python3-websockets $(NODE)
@@ -132,6 +133,10 @@ oracle: build ## runs the oracle for SECONDS=… with SEED=…
 	@echo "== oracle: $(SECONDS) s, seed $(SEED)"
 	ORACLE_SECONDS=$(SECONDS) ORACLE_SEED=$(SEED) cargo test --release -p syncline-tests --test oracle -- --nocapture
 
+faults: build ## kills servers and their processes KILLS=… times, with SEED=…
+	@echo "== faults: $(KILLS) kills with each kind of commit, seed $(SEED)"
+	FAULTS_KILLS=$(KILLS) FAULTS_SEED=$(SEED) cargo test --release -p syncline-tests --test faults -- --nocapture --test-threads=1
+
 oracle-mutants: setup ## shows that the oracle finds each deliberate fault, over MUTANT_SEEDS=…
 	@echo "== the oracle's teeth: $(MUTANT_SEEDS) seeds for each fault"
 	CARGO_TARGET_DIR=target/mutants $(CARGO_PG) build --release -p syncline --features mutants
@@ -148,4 +153,4 @@ lint: setup ## checks format and lints
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help setup build install demo test test-pgrx fuzz bench oracle oracle-mutants fmt lint clean test-js demo-app test-examples test-todo
+.PHONY: help setup build install demo test test-pgrx fuzz bench oracle oracle-mutants faults fmt lint clean test-js demo-app test-examples test-todo

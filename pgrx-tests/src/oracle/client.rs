@@ -39,24 +39,79 @@ struct Pulled {
     truth: Vec<Row>,
 }
 
+/// A client's sessions: on the primary, on the standby, and of the client that is a table.
+struct Sessions<'a> {
+    shared: &'a Shared,
+    servers: [&'a Cluster<'a>; 2],
+    pulling: [Client; 2],
+    table: Table,
+    restricted: bool,
+}
+
+impl<'a> Sessions<'a> {
+    fn new(shared: &'a Shared, servers: [&'a Cluster<'a>; 2]) -> Option<Self> {
+        let pulling = [shared.session(servers[0], "")?, shared.session(servers[1], "")?];
+        Some(Self { shared, servers, pulling, table: Table::new(shared, servers[0])?, restricted: false })
+    }
+
+    /// Who pulls from now on; whether that can be.
+    fn restrict(&mut self, restricted: bool) -> bool {
+        self.restricted = restricted;
+        for server in 0..2 {
+            match self.pulling[server].batch_execute(self.role()) {
+                Ok(()) => {}
+                Err(error) if self.shared.is_loss(&error) => {
+                    if !self.renew(server) {
+                        return false;
+                    }
+                }
+                Err(error) => {
+                    self.shared.fail(format!("{}: {error:?}", self.role()));
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn role(&self) -> &'static str {
+        if self.restricted { "SET ROLE ann" } else { "RESET ROLE" }
+    }
+
+    /// A new session instead of a lost one; whether the run goes on.
+    fn renew(&mut self, server: usize) -> bool {
+        let session = self.shared.session(self.servers[server], self.role());
+        session.map(|session| self.pulling[server] = session).is_some()
+    }
+
+    /// Whether the client that is a table comes to the same; one that has lost its session begins another.
+    fn agrees(&mut self, before: &Held, pulled: &Pulled, after: &Held) -> Result<(), String> {
+        match self.table.apply(before, pulled) {
+            Ok(own) if own == *after => Ok(()),
+            Ok(own) => Err(format!("apply.sql comes to {own:?}, the client to {after:?}")),
+            Err(error) if self.shared.is_loss(&error) => {
+                if let Some(table) = Table::new(self.shared, self.servers[0]) {
+                    self.table = table;
+                }
+                Ok(())
+            }
+            Err(error) => Err(format!("apply.sql: {error:?}")),
+        }
+    }
+}
+
 /// Pulls until the run ends, now from the primary, now from the standby, with one cursor.
 pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut rng: Rng) {
-    let mut sessions = [primary.connect(), standby.connect()];
-    let mut table = Table::new(primary);
+    let Some(mut sessions) = Sessions::new(shared, [primary, standby]) else { return };
     let mut followed = Followed::new(&mut rng);
-    let mut restricted = false;
     let mut held = Held::default();
     let mut past: Vec<Held> = Vec::new();
     while shared.is_running() {
         if rng.one_in(60) {
             followed = Followed::new(&mut rng);
             past.clear();
-            restricted = shared.secured && rng.one_in(2);
-            for session in &mut sessions {
-                let role = if restricted { "SET ROLE ann" } else { "RESET ROLE" };
-                if let Err(error) = session.batch_execute(role) {
-                    return shared.fail(format!("{role}: {error:?}"));
-                }
+            if !sessions.restrict(shared.secured && rng.one_in(2)) {
+                return;
             }
             // The cursor of another shape is part of the test: it must reset.
             if rng.one_in(2) {
@@ -68,22 +123,23 @@ pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut
             shared.count(Count::Replays);
         }
         let (server, together, digest) = (usize::from(rng.one_in(3)), rng.one_in(2), rng.one_in(3));
+        let session = &mut sessions.pulling[server];
         let pulled = if together {
-            pull_with_truth(&mut sessions[server], &followed, &held, digest)
+            pull_with_truth(session, &followed, &held, digest)
         } else {
-            pull_in_snapshot(&mut sessions[server], &followed, &held, digest, &mut rng)
+            pull_in_snapshot(session, &followed, &held, digest, &mut rng)
         };
         match pulled {
             Ok(pulled) => {
                 let before = held.clone();
-                let taken = take(shared, &mut held, &pulled, restricted)
-                    .and_then(|()| if rng.one_in(4) { table.agrees(&before, &pulled, &held) } else { Ok(()) });
+                let taken = take(shared, &mut held, &pulled, sessions.restricted)
+                    .and_then(|()| if rng.one_in(4) { sessions.agrees(&before, &pulled, &held) } else { Ok(()) });
                 if let Err(difference) = taken {
                     let delta: Vec<_> = pulled.delta.iter().map(|row| [0, 1, 2, 3, 4].map(|i| text(row, i))).collect();
                     return shared.fail(format!(
                         "on the {}, {}truth {}: shape {}\n{difference}\nsince {:?}\nbefore {:?}\ndelta {delta:?}",
                         ["primary", "standby"][server],
-                        if restricted { "as ann, " } else { "" },
+                        if sessions.restricted { "as ann, " } else { "" },
                         if together { "in the statement that pulls" } else { "in its transaction" },
                         followed.shape,
                         before.cursor,
@@ -99,8 +155,13 @@ pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut
                     past.remove(0);
                 }
             }
+            Err(error) if shared.is_loss(&error) => {
+                if !sessions.renew(server) {
+                    return;
+                }
+            }
             Err(error) => {
-                let _ = sessions[server].batch_execute("ROLLBACK");
+                let _ = session.batch_execute("ROLLBACK");
                 let tolerated: &[&str] = if server == 0 { &RETRY } else { &RETRY_ON_STANDBY };
                 if error.code().is_none_or(|code| !tolerated.contains(&code.code())) {
                     return shared.fail(format!("shape {}: {error:?}", followed.shape));
@@ -162,6 +223,10 @@ fn take(shared: &Shared, held: &mut Held, pulled: &Pulled, restricted: bool) -> 
         match rank {
             0 => {
                 shared.count(Count::Resets);
+                // No server leaves its history here: a crash is no reason.
+                if ["timeline", "epoch"].iter().any(|reason| text(row, 3).contains(reason)) {
+                    return Err(format!("reset {}", text(row, 3)));
+                }
                 held.copy.clear();
             }
             1 => {
@@ -213,24 +278,14 @@ struct Table(Client);
 
 impl Table {
     /// Temporary tables under the names that the file uses.
-    fn new(cluster: &Cluster<'_>) -> Self {
-        let mut session = cluster.connect();
-        session
-            .batch_execute(
-                "CREATE TEMP TABLE copy (relation text, key text, value text, PRIMARY KEY (relation, key)); \
-                 CREATE TEMP TABLE pulled (op text, relation text, key text, value text, cursor text); \
-                 CREATE TEMP TABLE held (cursor text)",
-            )
-            .expect("temporary tables can be made");
-        Self(session)
+    fn new(shared: &Shared, primary: &Cluster<'_>) -> Option<Self> {
+        const TABLES: &str = "CREATE TEMP TABLE copy (relation text, key text, value text, PRIMARY KEY (relation, key)); \
+             CREATE TEMP TABLE pulled (op text, relation text, key text, value text, cursor text); \
+             CREATE TEMP TABLE held (cursor text)";
+        shared.session(primary, TABLES).map(Self)
     }
 
-    /// Applies the delta to what was held before; it must come to what the client holds now.
-    fn agrees(&mut self, before: &Held, pulled: &Pulled, after: &Held) -> Result<(), String> {
-        let own = self.apply(before, pulled).map_err(|error| format!("apply.sql: {error:?}"))?;
-        if own == *after { Ok(()) } else { Err(format!("apply.sql comes to {own:?}, the client to {after:?}")) }
-    }
-
+    /// Applies the delta to what was held before.
     fn apply(&mut self, before: &Held, pulled: &Pulled) -> Result<Held, Error> {
         let session = &mut self.0;
         session.batch_execute("TRUNCATE copy, pulled, held")?;

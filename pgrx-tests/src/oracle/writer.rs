@@ -9,9 +9,9 @@ use crate::rng::Rng;
 
 /// Writes until the run ends. What fails (conflicts, deadlocks, unique keys) is rolled back: the users' everyday.
 pub fn write(shared: &Shared, primary: &Cluster<'_>, mut rng: Rng, actor: u64) {
-    let mut client = primary.connect();
-    client.batch_execute("SET lock_timeout = '300 ms'").expect("the server answers");
+    const PREPARE: &str = "SET lock_timeout = '300 ms'";
     let mut number = 0;
+    let Some(mut client) = shared.session(primary, PREPARE) else { return };
     while shared.is_running() {
         number += 1;
         let level = rng.pick(&["READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]);
@@ -37,6 +37,10 @@ pub fn write(shared: &Shared, primary: &Cluster<'_>, mut rng: Rng, actor: u64) {
         };
         match ended {
             Ok(()) if written.is_ok() => shared.count(Count::Writes),
+            Err(error) if shared.is_loss(&error) => match shared.session(primary, PREPARE) {
+                Some(session) => client = session,
+                None => return,
+            },
             Err(error) if client.is_closed() => return shared.fail(format!("a writer lost its session: {error:?}")),
             _ => {}
         }
