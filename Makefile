@@ -133,6 +133,10 @@ oracle: build ## runs the oracle for SECONDS=… with SEED=…
 	@echo "== oracle: $(SECONDS) s, seed $(SEED)"
 	ORACLE_SECONDS=$(SECONDS) ORACLE_SEED=$(SEED) cargo test --release -p syncline-tests --test oracle -- --nocapture
 
+load: build ## lets 64 clients pull and 16 writers write for MINUTES=…, with SEED=…
+	@echo "== load: $(MINUTES) min, seed $(SEED)"
+	LOAD_SECONDS=$$(($(MINUTES) * 60)) LOAD_SEED=$(SEED) cargo test --release -p syncline-tests --test load -- --nocapture --test-threads=1
+
 faults: build ## kills servers and their processes KILLS=… times, with SEED=…
 	@echo "== faults: $(KILLS) kills with each kind of commit, seed $(SEED)"
 	FAULTS_KILLS=$(KILLS) FAULTS_SEED=$(SEED) cargo test --release -p syncline-tests --test faults -- --nocapture --test-threads=1
@@ -153,4 +157,4 @@ lint: setup ## checks format and lints
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help setup build install demo test test-pgrx fuzz bench oracle oracle-mutants faults fmt lint clean test-js demo-app test-examples test-todo
+.PHONY: help setup build install demo test test-pgrx fuzz bench oracle oracle-mutants load faults fmt lint clean test-js demo-app test-examples test-todo

@@ -7,6 +7,7 @@
 mod alterer;
 mod client;
 mod killer;
+mod load;
 mod shape;
 mod writer;
 
@@ -124,13 +125,24 @@ enum Count {
     Kills,
 }
 
+/// What may happen in a run.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Rules {
+    /// Anything that users do: deadlocks of their own making, TRUNCATE, new columns.
+    #[default]
+    Everyday,
+    /// Servers are killed too, so that sessions are lost.
+    Kills,
+    /// Writers take their rows in one order and alter nothing: nobody may be told more than to try again.
+    Load,
+}
+
 /// What all threads share.
 #[derive(Default)]
 struct Shared {
     /// Whether row security restricts the role `ann`.
     secured: bool,
-    /// Whether servers are killed, so that sessions may be lost.
-    killing: bool,
+    rules: Rules,
     stop: AtomicBool,
     counts: [AtomicU64; 10],
     violation: Mutex<Option<String>>,
@@ -160,7 +172,7 @@ impl Shared {
         // Shutdown, crash and start of a server.
         let told = error.code().is_some_and(|code| ["57P01", "57P02", "57P03"].contains(&code.code()));
         let broken = error.source().is_some_and(|cause| cause.is::<std::io::Error>());
-        self.killing && (told || broken || error.is_closed())
+        self.rules == Rules::Kills && (told || broken || error.is_closed())
     }
 
     /// A session, prepared for use; none if the run ended before the server was back.
@@ -197,10 +209,15 @@ impl Shared {
         };
         for (name, server) in servers {
             let log = server.log();
-            let is_crash = |line: &str| line.contains("PANIC:") || line.contains("terminated by signal");
-            let crash = log.lines().find(|line| is_crash(line) && !(self.killing && line.contains("by signal 9")));
-            if let Some(line) = crash {
-                return Err(Violation(format!("seed {seed}: {name}: {line}")));
+            let is_wrong = |line: &str| match line {
+                _ if line.contains("PANIC:") => true,
+                _ if line.contains("terminated by signal 9") => self.rules != Rules::Kills,
+                _ if line.contains("deadlock detected") => self.rules == Rules::Load,
+                _ => line.contains("terminated by signal"),
+            };
+            if let Some(at) = log.lines().position(is_wrong) {
+                let lines: Vec<&str> = log.lines().skip(at).take(6).collect();
+                return Err(Violation(format!("seed {seed}: {name}: {}", lines.join("\n"))));
             }
         }
         match self.violation.into_inner().unwrap_or_else(|error| error.into_inner()) {
@@ -332,9 +349,25 @@ pub fn kill(
     let settings =
         [("fsync", "on"), ("synchronous_commit", synchronous_commit), ("wal_retrieve_retry_interval", "100ms")];
     let servers = servers(install, seed, &settings, mutant);
-    let shared = Shared { secured: is_secured(seed), killing: true, ..Shared::default() };
+    let shared = Shared { secured: is_secured(seed), rules: Rules::Kills, ..Shared::default() };
     let cast = Cast { writers: WRITERS, clients: CLIENTS, alterers: 0 };
     play(seed, shared, servers, cast, |shared, primary, standby| {
         killer::kill(shared, primary, standby, Rng::new(seed, u64::MAX), kills);
     })
+}
+
+pub use load::{Load, private_memory};
+
+/// Runs 16 writers and 64 clients for `length`, and measures.
+pub fn load(install: &Install, seed: u64, length: Duration) -> Result<(Report, Load), Violation> {
+    // A statement that waits for a minute waits for ever.
+    let settings = [("max_connections", "200"), ("statement_timeout", "'60 s'")];
+    let servers = servers(install, seed, &settings, None);
+    let shared = Shared { secured: is_secured(seed), rules: Rules::Load, ..Shared::default() };
+    let cast = Cast { writers: 16, clients: 64, alterers: 0 };
+    let mut measured = Load::default();
+    let report = play(seed, shared, servers, cast, |shared, primary, standby| {
+        measured = load::measure(shared, [primary, standby], length);
+    })?;
+    Ok((report, measured))
 }

@@ -8,7 +8,7 @@ use postgres::{Client, Error, Row};
 use syncline_delta::digest::Digest;
 
 use super::shape::Followed;
-use super::{Count, Shared};
+use super::{Count, Rules, Shared};
 use crate::Cluster;
 use crate::rng::Rng;
 
@@ -25,6 +25,9 @@ const RETRY: [&str; 2] = ["40001", "40P01"];
 
 /// On a standby also: cancelled, since what it reads must go.
 const RETRY_ON_STANDBY: [&str; 4] = ["40001", "40P01", "57014", "55P03"];
+
+/// Where nobody alters tables.
+const RETRY_UNDER_LOAD: [&str; 1] = ["40001"];
 
 /// What a client holds.
 #[derive(Clone, Default, Debug, PartialEq)]
@@ -162,7 +165,11 @@ pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut
             }
             Err(error) => {
                 let _ = session.batch_execute("ROLLBACK");
-                let tolerated: &[&str] = if server == 0 { &RETRY } else { &RETRY_ON_STANDBY };
+                let tolerated: &[&str] = match server {
+                    _ if shared.rules == Rules::Load => &RETRY_UNDER_LOAD,
+                    0 => &RETRY,
+                    _ => &RETRY_ON_STANDBY,
+                };
                 if error.code().is_none_or(|code| !tolerated.contains(&code.code())) {
                     return shared.fail(format!("shape {}: {error:?}", followed.shape));
                 }
