@@ -95,3 +95,26 @@ fn thousands_of_calls_in_one_session_leave_its_memory_as_it_is() {
     }
     assert!(grown.is_empty(), "{grown:#?}");
 }
+
+/// Whether a backend has loaded the compiler of queries.
+fn has_compiler(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().contains("llvmjit")
+}
+
+#[test]
+fn queries_of_pulls_are_not_compiled() {
+    let install = Install::new();
+    let (cluster, mut writer) = tracked(&install, &[("jit_above_cost", "100")]);
+    let mut client = cluster.connect();
+    writer.batch_execute("INSERT INTO t SELECT g, 1 FROM generate_series(10, 20000) g; ANALYZE t").unwrap();
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    // To ask is to load it: so another session asks.
+    let available: bool = writer.query_one("SELECT pg_jit_available()", &[]).unwrap().get(0);
+    for _ in 0..2 {
+        pull(&mut client, None).unwrap();
+        writer.batch_execute("UPDATE t SET f = 1 - f").unwrap();
+    }
+    assert!(!has_compiler(pid), "a pull was compiled");
+    client.batch_execute("SELECT sum(id + f) FROM t WHERE f < 2").unwrap();
+    assert_eq!(has_compiler(pid), available, "what costs as much is compiled");
+}
