@@ -106,12 +106,18 @@ impl<'a> Sessions<'a> {
 /// Pulls until the run ends, now from the primary, now from the standby, with one cursor.
 pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut rng: Rng) {
     let Some(mut sessions) = Sessions::new(shared, [primary, standby]) else { return };
-    let mut followed = Followed::new(&mut rng);
+    // Under load each has a few shapes that it comes back to: what a backend keeps of them is soon all there.
+    let few: Vec<Followed> = (0..3).map(|_| Followed::new(&mut rng)).collect();
+    let (next, rarely): (fn(&mut Rng, &[Followed]) -> Followed, u32) = match shared.rules {
+        Rules::Load => (|rng, few| rng.pick(few).clone(), 10),
+        _ => (|rng, _| Followed::new(rng), 60),
+    };
+    let mut followed = few[0].clone();
     let mut held = Held::default();
     let mut past: Vec<Held> = Vec::new();
     while shared.is_running() {
-        if rng.one_in(60) {
-            followed = Followed::new(&mut rng);
+        if rng.one_in(rarely) {
+            followed = next(&mut rng, &few);
             past.clear();
             if !sessions.restrict(shared.secured && rng.one_in(2)) {
                 return;
@@ -286,7 +292,7 @@ struct Table(Client);
 impl Table {
     /// Temporary tables under the names that the file uses.
     fn new(shared: &Shared, primary: &Cluster<'_>) -> Option<Self> {
-        const TABLES: &str = "CREATE TEMP TABLE copy (relation text, key text, value text, PRIMARY KEY (relation, key)); \
+        const TABLES: &str = "SET application_name = 'table'; CREATE TEMP TABLE copy (relation text, key text, value text, PRIMARY KEY (relation, key)); \
              CREATE TEMP TABLE pulled (op text, relation text, key text, value text, cursor text); \
              CREATE TEMP TABLE held (cursor text)";
         shared.session(primary, TABLES).map(Self)

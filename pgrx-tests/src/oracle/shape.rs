@@ -3,6 +3,7 @@
 use crate::rng::Rng;
 
 /// A shape and what it means.
+#[derive(Clone)]
 pub struct Followed {
     /// As `sync_changes` takes it.
     pub shape: String,
