@@ -172,6 +172,52 @@ impl<'a> Cluster<'a> {
         }
     }
 
+    /// Has the next transaction get id `to`, or one soon after, as if all before it had run and ended. All rows are frozen.
+    pub fn move_xid(&self, to: u64) {
+        // Nobody is let further than 2^31 from the oldest id that is not frozen.
+        const LEG: u64 = 2_000_000_000;
+        loop {
+            let next = self.next_xid();
+            if next >= to {
+                return;
+            }
+            self.freeze();
+            self.stop();
+            self.reset_xid(to.min(next + LEG));
+            self.start_again();
+        }
+    }
+
+    /// The id that the next transaction gets.
+    pub fn next_xid(&self) -> u64 {
+        let sql = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text";
+        let text: String = self.connect().query_one(sql, &[]).expect("the server answers").get(0);
+        text.parse().expect("an id is a number")
+    }
+
+    fn freeze(&self) {
+        let mut admin = self.connect();
+        admin.batch_execute("UPDATE pg_database SET datallowconn = true").expect("a superuser may");
+        let names = admin.query("SELECT datname FROM pg_database", &[]).expect("the server answers");
+        for name in names {
+            self.connect_to(name.get(0)).batch_execute("VACUUM FREEZE").expect("nobody holds old rows");
+        }
+    }
+
+    /// pg_resetwal wants the status of the transactions around the id to be there: nobody has run, so none is set.
+    fn reset_xid(&self, xid: u64) {
+        const XIDS_PER_SEGMENT: u64 = 1 << 20;
+        let (epoch, low) = (xid >> 32, xid & 0xffff_ffff);
+        let segment = self.data().join("pg_xact").join(format!("{:04X}", low / XIDS_PER_SEGMENT));
+        if !segment.exists() {
+            fs::write(&segment, vec![0; XIDS_PER_SEGMENT as usize / 4]).expect("the segment can be written");
+            give(&segment);
+        }
+        let mut command = as_server(&self.install.program("pg_resetwal"));
+        command.args(["-e", &epoch.to_string(), "-x", &low.to_string(), "-D"]).arg(self.data());
+        run(command, &self.log_path());
+    }
+
     /// A hot standby that streams from this server, with the same settings.
     pub fn standby(&self) -> Self {
         let standby = self.backup("standby", &["-R"]);

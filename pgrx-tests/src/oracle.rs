@@ -264,8 +264,8 @@ struct Cast {
     alterers: u64,
 }
 
-/// A primary and its standby with the tables; half of the seeds have row security.
-fn servers<'a>(install: &'a Install, seed: u64, settings: &[(&str, &str)], mutant: Option<&str>) -> [Cluster<'a>; 2] {
+/// A primary with the tables; half of the seeds have row security.
+fn primary<'a>(install: &'a Install, seed: u64, settings: &[(&str, &str)], mutant: Option<&str>) -> Cluster<'a> {
     // A standby that waits for its readers: they are to be told to try again by us, not to be cancelled.
     let common = [("max_standby_streaming_delay", "-1"), ("hot_standby_feedback", "on"), ("deadlock_timeout", "50ms")];
     let primary = Cluster::start_with(install, &[&common, settings].concat());
@@ -276,6 +276,10 @@ fn servers<'a>(install: &'a Install, seed: u64, settings: &[(&str, &str)], mutan
     if is_secured(seed) {
         primary.connect().batch_execute(SECURED).expect("the tables can be secured");
     }
+    primary
+}
+
+fn with_standby(primary: Cluster<'_>) -> [Cluster<'_>; 2] {
     let standby = primary.standby();
     standby.catch_up(&primary);
     [primary, standby]
@@ -332,7 +336,7 @@ pub fn run(
     alterers: u64,
     mutant: Option<&str>,
 ) -> Result<Report, Violation> {
-    let servers = servers(install, seed, &[], mutant);
+    let servers = with_standby(primary(install, seed, &[], mutant));
     let shared = Shared { secured: is_secured(seed), ..Shared::default() };
     let cast = Cast { writers: WRITERS, clients: CLIENTS, alterers };
     play(seed, shared, servers, cast, |shared, _, _| wait(shared, length))
@@ -348,11 +352,32 @@ pub fn kill(
 ) -> Result<Report, Violation> {
     let settings =
         [("fsync", "on"), ("synchronous_commit", synchronous_commit), ("wal_retrieve_retry_interval", "100ms")];
-    let servers = servers(install, seed, &settings, mutant);
+    let servers = with_standby(primary(install, seed, &settings, mutant));
     let shared = Shared { secured: is_secured(seed), rules: Rules::Kills, ..Shared::default() };
     let cast = Cast { writers: WRITERS, clients: CLIENTS, alterers: 0 };
     play(seed, shared, servers, cast, |shared, primary, standby| {
         killer::kill(shared, primary, standby, Rng::new(seed, u64::MAX), kills);
+    })
+}
+
+/// Runs writers and clients while the ids of transactions go past `boundary`, until `pulls` have answered behind it.
+pub fn cross(install: &Install, seed: u64, boundary: u64, pulls: u64) -> Result<Report, Violation> {
+    let primary = primary(install, seed, &[], None);
+    primary.move_xid(boundary - 500);
+    let shared = Shared { secured: is_secured(seed), ..Shared::default() };
+    let cast = Cast { writers: WRITERS, clients: CLIENTS, alterers: 0 };
+    play(seed, shared, with_standby(primary), cast, |shared, primary, _| {
+        let start = Instant::now();
+        while shared.is_running() && primary.next_xid() < boundary + 500 {
+            if start.elapsed() > PATIENCE {
+                shared.fail("the boundary was not reached".to_owned());
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        let before = shared.counted(Count::Pulls);
+        while shared.is_running() && shared.counted(Count::Pulls) < before + pulls {
+            thread::sleep(Duration::from_millis(50));
+        }
     })
 }
 
@@ -362,7 +387,7 @@ pub use load::{Load, private_memory};
 pub fn load(install: &Install, seed: u64, length: Duration) -> Result<(Report, Load), Violation> {
     // A statement that waits for a minute waits for ever.
     let settings = [("max_connections", "200"), ("statement_timeout", "'60 s'")];
-    let servers = servers(install, seed, &settings, None);
+    let servers = with_standby(primary(install, seed, &settings, None));
     let shared = Shared { secured: is_secured(seed), rules: Rules::Load, ..Shared::default() };
     let cast = Cast { writers: 16, clients: 64, alterers: 0 };
     let mut measured = Load::default();
