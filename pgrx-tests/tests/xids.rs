@@ -1,7 +1,7 @@
 //! Ids of transactions near 2^31, where comparisons of 32 bits turn, and near 2^32, where the stored ones begin anew.
 
 use syncline_tests::follower::Follower;
-use syncline_tests::histories::tracked;
+use syncline_tests::histories::{pull, tracked};
 use syncline_tests::{Cluster, Install, oracle};
 
 const SHAPE: &str = r#"{"tables":{"t":{"where":"f = 1"}}}"#;
@@ -83,4 +83,25 @@ fn cursors_and_transactions_from_before_a_boundary_are_right_behind_it() {
             .get(0);
         assert!(!sees, "an id that nobody has yet");
     }
+}
+
+/// Behind 2^32 a transaction gets the 32 bits of one that inserted a row long ago: it did not insert that row.
+#[test]
+fn rows_of_an_earlier_transaction_with_the_same_32_bits_are_not_taken_for_own_ones() {
+    let install = Install::new();
+    let (primary, mut client) = tracked(&install, &[]);
+    client.batch_execute("TRUNCATE t; INSERT INTO t SELECT g, 1 FROM generate_series(1, 3) g").unwrap();
+    let xmin: i64 = client.query_one("SELECT xmin::text::bigint FROM t LIMIT 1", &[]).unwrap().get(0);
+    drop(client);
+    primary.move_xid((1 << 32) - 10);
+    let mut client = primary.connect();
+    let (_, cursor) = pull(&mut client, None).unwrap();
+    use_up(&primary, (1 << 32) + u64::try_from(xmin).unwrap());
+    client.batch_execute("DELETE FROM t WHERE id = 1; ").unwrap();
+    let xid: i64 = client
+        .query_one("SELECT xid::text::bigint % (2^32)::bigint FROM syncline.log ORDER BY pos DESC LIMIT 1", &[])
+        .unwrap()
+        .get(0);
+    assert_eq!(xid, xmin, "the deletion has the same 32 bits");
+    assert_eq!(pull(&mut client, Some(&cursor)).unwrap().0, ["delete 1"]);
 }
