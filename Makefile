@@ -95,6 +95,11 @@ fuzz: $(FUZZ) ## feeds cursors, filters and shapes with random text for MINUTES=
 	    -max_total_time=$$seconds -dict=fuzz/words.dict -max_len=2000 -verbosity=0 -print_funcs=0 -print_final_stats=1; \
 	done
 
+test-postgis: build ## runs the test of types with PostGIS, which takes 170 MB
+	@$(call packages,postgresql-15-postgis-3)
+	@echo "== types of PostGIS"
+	cargo test --release -p syncline-tests --test types -- --ignored
+
 test-todo: build ## runs those of examples/todo in Chromium
 	@$(call packages,chromium)
 	@echo "== todo"
@@ -157,4 +162,4 @@ lint: setup ## checks format and lints
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help setup build install demo test test-pgrx fuzz bench oracle oracle-mutants load faults fmt lint clean test-js demo-app test-examples test-todo
+.PHONY: help setup build install demo test test-pgrx fuzz bench oracle oracle-mutants load faults fmt lint clean test-js demo-app test-examples test-todo test-postgis
