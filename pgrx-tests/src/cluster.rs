@@ -140,6 +140,11 @@ impl<'a> Cluster<'a> {
         fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|folder| folder == self.data())
     }
 
+    /// Whether it has not ended by itself.
+    pub fn has_postmaster(&self) -> bool {
+        self.data().join("postmaster.pid").exists()
+    }
+
     /// The processes of this server but the postmaster.
     pub fn children(&self) -> Vec<u32> {
         let parent = self.pid();

@@ -289,6 +289,15 @@ fn is_secured(seed: u64) -> bool {
     seed.is_multiple_of(2)
 }
 
+/// Ends a run, also where its direction failed.
+struct Ending<'a>(&'a Shared);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Lets all play until `direct` returns or somebody finds a difference.
 fn play(
     seed: u64,
@@ -315,8 +324,8 @@ fn play(
             let rng = rng();
             scope.spawn(move || alterer::alter(shared, primary, rng));
         }
+        let _ending = Ending(shared);
         direct(shared, primary, standby);
-        shared.stop.store(true, Ordering::Relaxed);
     });
     shared.end(seed, [("primary", &primary), ("standby", &standby)])
 }

@@ -12,11 +12,14 @@ const PULLS: u64 = 30;
 
 /// Kills so many times. Each time the server must come back, and clients go on with the cursors that they have.
 pub fn kill(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut rng: Rng, kills: u64) {
-    for _ in 0..kills {
+    while shared.counted(Count::Kills) < kills {
         let server = if rng.one_in(4) { standby } else { primary };
         match rng.below(3) {
-            // Any process but the postmaster: the others are ended by it, and it recovers at once.
-            0 => cluster::kill_9(&[*rng.pick(&server.children())]),
+            0 => {
+                if !kill_child(shared, server, &mut rng) {
+                    continue;
+                }
+            }
             1 => {
                 server.kill_9();
                 server.start_again();
@@ -32,6 +35,37 @@ pub fn kill(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut r
         }
         thread::sleep(Duration::from_millis(u64::from(rng.below(400))));
     }
+}
+
+/// What a postmaster says when it has ended all others because one died: it goes on, or, without its startup process, ends.
+const REACTIONS: [&str; 3] =
+    ["terminated; reinitializing", "shutting down due to startup process failure", "aborting startup due to"];
+
+/// Kills any process but the postmaster; false if it had ended by itself before.
+fn kill_child(shared: &Shared, server: &Cluster<'_>, rng: &mut Rng) -> bool {
+    let reactions = || {
+        let log = server.log();
+        REACTIONS.iter().map(|reaction| log.matches(reaction).count()).sum::<usize>()
+    };
+    let before = reactions();
+    cluster::kill_9(&[*rng.pick(&server.children())]);
+    let start = Instant::now();
+    while reactions() == before {
+        if start.elapsed() > PATIENCE / 6 {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    while server.try_connect().is_err() {
+        if !server.has_postmaster() {
+            server.start_again();
+        } else if start.elapsed() > PATIENCE {
+            shared.fail("the server does not come back".to_owned());
+            return false;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    true
 }
 
 /// Nobody else ends what a lost session has prepared; it would keep its locks.
