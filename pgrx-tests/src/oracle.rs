@@ -359,8 +359,17 @@ pub fn kill(
     synchronous_commit: &str,
     mutant: Option<&str>,
 ) -> Result<Report, Violation> {
-    let settings =
-        [("fsync", "on"), ("synchronous_commit", synchronous_commit), ("wal_retrieve_retry_interval", "100ms")];
+    // Asynchronous commits are to be there to be lost.
+    let settings = [
+        ("fsync", "on"),
+        ("synchronous_commit", synchronous_commit),
+        ("wal_writer_delay", "'10 s'"),
+        ("wal_retrieve_retry_interval", "100ms"),
+        // A primary that was killed has lost what its standby told it: without an end, replay and a reader that waits for
+        // a lock of its can wait for each other.
+        ("max_standby_streaming_delay", "'1 s'"),
+        ("statement_timeout", "'60 s'"),
+    ];
     let servers = with_standby(primary(install, seed, &settings, mutant));
     let shared = Shared { secured: is_secured(seed), rules: Rules::Kills, ..Shared::default() };
     let cast = Cast { writers: WRITERS, clients: CLIENTS, alterers: 0 };

@@ -96,6 +96,7 @@ fn lock_timeout_ends_any_call_and_leaves_no_rights_or_settings_behind() {
         follower.pull(&mut ann);
         ann.batch_execute("COMMIT").unwrap();
     }
+    println!("{refused} calls ended");
     assert!(refused >= 20, "only {refused} calls met a lock");
 }
 
@@ -128,6 +129,7 @@ fn statement_timeout_ends_a_pull_anywhere_and_the_next_one_goes_on() {
             }
         }
     }
+    println!("{ended} pulls ended");
     assert!(ended > 0, "no pull was ended");
 }
 

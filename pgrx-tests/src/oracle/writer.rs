@@ -12,6 +12,8 @@ use crate::rng::Rng;
 /// Writes until the run ends. What fails (conflicts, deadlocks, unique keys) is rolled back: the users' everyday.
 pub fn write(shared: &Shared, primary: &Cluster<'_>, mut rng: Rng, actor: u64) {
     let prepare = if shared.rules == Rules::Load { "" } else { "SET lock_timeout = '300 ms'" };
+    // Each one flushes what others wait to lose.
+    let prepared = if shared.rules == Rules::Kills { 80 } else { 8 };
     let mut number = 0;
     let Some(mut client) = shared.session(primary, prepare) else { return };
     while shared.is_running() {
@@ -28,12 +30,12 @@ pub fn write(shared: &Shared, primary: &Cluster<'_>, mut rng: Rng, actor: u64) {
         }
         let ended = if written.is_err() {
             client.batch_execute("ROLLBACK")
-        } else if rng.one_in(8) {
+        } else if rng.one_in(prepared) {
             let name = format!("w{actor}_{number}");
-            let prepared = client.batch_execute(&format!("PREPARE TRANSACTION '{name}'"));
+            let done = client.batch_execute(&format!("PREPARE TRANSACTION '{name}'"));
             thread::sleep(Duration::from_millis(u64::from(rng.below(60))));
             let verb = if rng.one_in(4) { "ROLLBACK" } else { "COMMIT" };
-            prepared.and_then(|()| client.batch_execute(&format!("{verb} PREPARED '{name}'")))
+            done.and_then(|()| client.batch_execute(&format!("{verb} PREPARED '{name}'")))
         } else {
             client.batch_execute(if rng.one_in(7) { "ROLLBACK" } else { "COMMIT" })
         };
