@@ -107,17 +107,18 @@ impl<'a> Sessions<'a> {
 pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut rng: Rng) {
     let Some(mut sessions) = Sessions::new(shared, [primary, standby]) else { return };
     // Under load each has a few shapes that it comes back to: what a backend keeps of them is soon all there.
-    let few: Vec<Followed> = (0..3).map(|_| Followed::new(&mut rng)).collect();
-    let (next, rarely): (fn(&mut Rng, &[Followed]) -> Followed, u32) = match shared.rules {
-        Rules::Load => (|rng, few| rng.pick(few).clone(), 10),
-        _ => (|rng, _| Followed::new(rng), 60),
-    };
-    let mut followed = few[0].clone();
+    let few: Option<Vec<Followed>> =
+        (shared.rules == Rules::Load).then(|| (0..3).map(|_| Followed::new(&mut rng)).collect());
+    let rarely = if few.is_some() { 10 } else { 60 };
+    let mut followed = Followed::new(&mut rng);
     let mut held = Held::default();
     let mut past: Vec<Held> = Vec::new();
     while shared.is_running() {
         if rng.one_in(rarely) {
-            followed = next(&mut rng, &few);
+            followed = match &few {
+                Some(few) => rng.pick(few).clone(),
+                None => Followed::new(&mut rng),
+            };
             past.clear();
             if !sessions.restrict(shared.secured && rng.one_in(2)) {
                 return;
