@@ -16,6 +16,9 @@ ACTIVERECORD_PACKAGES = ruby-activerecord ruby-pg pgbouncer
 MUTANTS = $(CURDIR)/target/mutants/release/libsyncline.so
 # pgrx reads the headers of the server whose pg_config this is.
 CARGO_PG = PGRX_PG_CONFIG_PATH="$$(command -v $(PG_CONFIG))" cargo
+CASSERT = $(CURDIR)/target/cassert
+ON_CASSERT = PG_CONFIG=$(CASSERT)/pg/bin/pg_config SYNCLINE_LIBRARY=$(CASSERT)/build/release/libsyncline.so
+CASSERT_PACKAGES = dpkg-dev libicu-dev libxml2-dev zlib1g-dev
 # Programs that only some targets need; a new version goes to a new folder.
 PGRX_VERSION = $(shell sed -n 's/^pgrx = .*"=\([0-9.]*\)".*/\1/p' Cargo.toml)
 FUZZ_VERSION = 0.13.1
@@ -69,6 +72,18 @@ test: build ## runs all tests, SECONDS=… of oracle among them
 	  echo "== $$name"; cargo test --release -p syncline-tests --test $$name -- --test-threads=1; \
 	done
 	@$(MAKE) --no-print-directory test-js oracle oracle-mutants
+
+test-cassert: setup ## builds a server that checks its assertions, and runs the tests on it
+	@$(call packages,$(CASSERT_PACKAGES))
+	@echo "== PostgreSQL with assertions, into $(CASSERT)"
+	@sh pgrx-tests/cassert.sh $(CASSERT)
+	@echo "== building for it"
+	PGRX_PG_CONFIG_PATH=$(CASSERT)/pg/bin/pg_config CARGO_TARGET_DIR=$(CASSERT)/build cargo build --release -p syncline
+	@set -e; for name in $(FIRST) $(OTHER) oracle; do \
+	  echo "== $$name"; $(ON_CASSERT) cargo test --release -p syncline-tests --test $$name -- --test-threads=1; \
+	done
+	cd clients/js && npm ci --no-audit --no-fund
+	$(ON_CASSERT) $(SERVE) npm test --prefix clients/js
 
 test-js: build ## tests the JavaScript client against a real server
 	@echo "== JavaScript client, Node $$(node --version)"
@@ -162,4 +177,4 @@ lint: setup ## checks format and lints
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help setup build install demo test test-pgrx fuzz bench oracle oracle-mutants load faults fmt lint clean test-js demo-app test-examples test-todo test-postgis
+.PHONY: help setup build install demo test test-pgrx fuzz bench oracle oracle-mutants load faults fmt lint clean test-js demo-app test-examples test-todo test-cassert test-postgis
