@@ -15,6 +15,7 @@ SEED ?= 1
 MUTANT_SEEDS ?= 2
 # One for each major: what cargo leaves below target/release is that of the last build.
 export SYNCLINE_LIBRARY ?= $(CURDIR)/target/libsyncline-$(PG).so
+KILLS ?= 200
 export PG_CONFIG
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 PACKAGES = postgresql-15 postgresql-server-dev-15 libclang-14-dev build-essential pkg-config python3-psycopg2 python3-websockets $(NODE) $(PIP)
@@ -27,6 +28,9 @@ MUTANTS = $(CURDIR)/target/mutants/release/libsyncline.so
 # pgrx reads the headers of the server whose pg_config this is.
 CARGO_PG = PGRX_PG_CONFIG_PATH="$$(command -v $(PG_CONFIG))" cargo
 FEATURES = --no-default-features --features pg$(PG)
+CASSERT = $(CURDIR)/target/cassert
+ON_CASSERT = PG_CONFIG=$(CASSERT)/pg/bin/pg_config SYNCLINE_LIBRARY=$(CASSERT)/build/release/libsyncline.so
+CASSERT_PACKAGES = dpkg-dev libicu-dev libxml2-dev zlib1g-dev
 # Programs that only some targets need; a new version goes to a new folder.
 PGRX_VERSION = $(shell sed -n 's/^pgrx = .*"=\([0-9.]*\)".*/\1/p' Cargo.toml)
 FUZZ_VERSION = 0.13.1
@@ -107,6 +111,18 @@ else
 	  cargo test --release -p syncline-tests --test upgrade -- --ignored --test-threads=1
 endif
 
+test-cassert: setup ## builds a server that checks its assertions, and runs the tests on it
+	@$(call packages,$(CASSERT_PACKAGES))
+	@echo "== PostgreSQL with assertions, into $(CASSERT)"
+	@sh pgrx-tests/cassert.sh $(CASSERT)
+	@echo "== building for it"
+	PGRX_PG_CONFIG_PATH=$(CASSERT)/pg/bin/pg_config CARGO_TARGET_DIR=$(CASSERT)/build cargo build --release -p syncline
+	@set -e; for name in $(FIRST) $(OTHER) oracle; do \
+	  echo "== $$name"; $(ON_CASSERT) cargo test --release -p syncline-tests --test $$name -- --test-threads=1; \
+	done
+	cd clients/js && npm ci --no-audit --no-fund
+	$(ON_CASSERT) $(SERVE) npm test --prefix clients/js
+
 test-js: build ## tests the JavaScript client against a real server
 	@echo "== JavaScript client, Node $$(node --version)"
 	@node -e 'process.exit(Number.parseInt(process.versions.node) >= 18 ? 0 : 1)' || { echo "Node 18 or later is needed"; exit 1; }
@@ -132,6 +148,11 @@ fuzz: $(FUZZ) ## feeds cursors, filters and shapes with random text for MINUTES=
 	  $(FUZZ) fuzz run --sanitizer none --target-dir target/fuzz $$name fuzz/corpus/$$name fuzz/seeds/$$name -- \
 	    -max_total_time=$$seconds -dict=fuzz/words.dict -max_len=2000 -verbosity=0 -print_funcs=0 -print_final_stats=1; \
 	done
+
+test-postgis: build ## runs the test of types with PostGIS, which takes 170 MB
+	@$(call packages,postgresql-15-postgis-3)
+	@echo "== types of PostGIS"
+	cargo test --release -p syncline-tests --test types -- --ignored
 
 test-todo: build ## runs those of examples/todo in Chromium
 	@$(call packages,chromium)
@@ -171,6 +192,14 @@ oracle: build ## runs the oracle for SECONDS=… with SEED=…
 	@echo "== oracle: $(SECONDS) s, seed $(SEED)"
 	ORACLE_SECONDS=$(SECONDS) ORACLE_SEED=$(SEED) cargo test --release -p syncline-tests --test oracle -- --nocapture
 
+load: build ## lets 64 clients pull and 16 writers write for MINUTES=…, with SEED=…
+	@echo "== load: $(MINUTES) min, seed $(SEED)"
+	LOAD_SECONDS=$$(($(MINUTES) * 60)) LOAD_SEED=$(SEED) cargo test --release -p syncline-tests --test load -- --nocapture --test-threads=1
+
+faults: build ## kills servers and their processes KILLS=… times, with SEED=…
+	@echo "== faults: $(KILLS) kills with each kind of commit, seed $(SEED)"
+	FAULTS_KILLS=$(KILLS) FAULTS_SEED=$(SEED) cargo test --release -p syncline-tests --test faults -- --nocapture --test-threads=1
+
 oracle-mutants: setup ## shows that the oracle finds each deliberate fault, over MUTANT_SEEDS=…
 	@echo "== the oracle's teeth: $(MUTANT_SEEDS) seeds for each fault"
 	CARGO_TARGET_DIR=target/mutants $(CARGO_PG) build --release -p syncline $(FEATURES),mutants
@@ -187,4 +216,4 @@ lint: setup ## checks format and lints
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help setup build install demo test test-all test-short test-upgrade test-pgrx fuzz bench oracle oracle-mutants fmt lint clean test-js demo-app test-examples test-todo
+.PHONY: help setup build install demo test test-all test-short test-upgrade test-pgrx fuzz bench oracle oracle-mutants load faults fmt lint clean test-js demo-app test-examples test-todo test-cassert test-postgis

@@ -52,10 +52,17 @@ fn stat(pid: u32) -> Option<(String, u32)> {
     Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
 }
 
-fn children(parent: u32) -> Vec<u32> {
+fn processes() -> impl Iterator<Item = u32> {
     let processes = fs::read_dir("/proc").expect("/proc can be read");
-    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|&pid| stat(pid).is_some_and(|(_, of)| of == parent)).collect()
+    processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// SIGKILL to each of these processes that is still there.
+pub fn kill_9(pids: &[u32]) {
+    // The shell's own kill: a bare Debian has no other.
+    let mut command = Command::new("sh");
+    command.args(["-c", "kill -9 \"$@\"", "sh"]).args(pids.iter().map(u32::to_string));
+    command.stderr(Stdio::null()).status().expect("the shell runs");
 }
 
 impl<'a> Cluster<'a> {
@@ -138,24 +145,92 @@ impl<'a> Cluster<'a> {
         text.lines().next().and_then(|line| line.parse().ok()).expect("the file begins with the pid")
     }
 
+    /// Every process of a server lives in its data folder, those too that were forked a moment ago.
+    fn is_inhabited_by(&self, pid: u32) -> bool {
+        fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|folder| folder == self.data())
+    }
+
+    /// Whether it has not ended by itself.
+    pub fn has_postmaster(&self) -> bool {
+        self.data().join("postmaster.pid").exists()
+    }
+
+    /// The processes of this server but the postmaster.
+    pub fn children(&self) -> Vec<u32> {
+        let parent = self.pid();
+        processes().filter(|&pid| stat(pid).is_some_and(|(_, of)| of == parent)).collect()
+    }
+
     /// SIGKILL to the postmaster, by its own pid; returns when it and its children are gone.
     pub fn kill_9(&self) {
-        let pid = self.pid();
-        let mut family = children(pid);
-        family.push(pid);
-        // The shell's own kill: a bare Debian has no other.
-        let status = Command::new("sh").args(["-c", "kill -9 \"$0\"", &pid.to_string()]).status();
-        assert!(status.is_ok_and(|status| status.success()), "the postmaster can be killed");
+        self.kill_family(&[self.pid()]);
+    }
+
+    /// SIGKILL to the postmaster and all its children at once, before any of them notices.
+    pub fn kill_9_all(&self) {
+        let mut family = self.children();
+        family.insert(0, self.pid());
+        self.kill_family(&family);
+    }
+
+    fn kill_family(&self, pids: &[u32]) {
+        kill_9(pids);
         self.is_running.store(false, Ordering::Relaxed);
         let start = Instant::now();
-        while family.iter().any(|&member| is_alive(member)) {
-            assert!(start.elapsed() < PATIENCE, "children outlive their postmaster {pid}");
+        while processes().any(|pid| self.is_inhabited_by(pid)) {
+            assert!(start.elapsed() < PATIENCE, "children outlive their postmaster {}", pids[0]);
             sleep(Duration::from_millis(10));
         }
         // Where nobody waits for orphans the pid stays taken by a zombie, and would keep the server from starting.
         for lock in ["data/postmaster.pid", ".s.PGSQL.5432.lock"] {
             let _ = fs::remove_file(self.folder.join(lock));
         }
+    }
+
+    /// Has the next transaction get id `to`, or one soon after, as if all before it had run and ended. All rows are frozen.
+    pub fn move_xid(&self, to: u64) {
+        // Nobody is let further than 2^31 from the oldest id that is not frozen.
+        const LEG: u64 = 2_000_000_000;
+        loop {
+            let next = self.next_xid();
+            if next >= to {
+                return;
+            }
+            self.freeze();
+            self.stop();
+            self.reset_xid(to.min(next + LEG));
+            self.start_again();
+        }
+    }
+
+    /// The id that the next transaction gets.
+    pub fn next_xid(&self) -> u64 {
+        let sql = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text";
+        let text: String = self.connect().query_one(sql, &[]).expect("the server answers").get(0);
+        text.parse().expect("an id is a number")
+    }
+
+    fn freeze(&self) {
+        let mut admin = self.connect();
+        admin.batch_execute("UPDATE pg_database SET datallowconn = true").expect("a superuser may");
+        let names = admin.query("SELECT datname FROM pg_database", &[]).expect("the server answers");
+        for name in names {
+            self.connect_to(name.get(0)).batch_execute("VACUUM FREEZE").expect("nobody holds old rows");
+        }
+    }
+
+    /// pg_resetwal wants the status of the transactions around the id to be there: nobody has run, so none is set.
+    fn reset_xid(&self, xid: u64) {
+        const XIDS_PER_SEGMENT: u64 = 1 << 20;
+        let (epoch, low) = (xid >> 32, xid & 0xffff_ffff);
+        let segment = self.data().join("pg_xact").join(format!("{:04X}", low / XIDS_PER_SEGMENT));
+        if !segment.exists() {
+            fs::write(&segment, vec![0; XIDS_PER_SEGMENT as usize / 4]).expect("the segment can be written");
+            give(&segment);
+        }
+        let mut command = as_server(&self.install.program("pg_resetwal"));
+        command.args(["-e", &epoch.to_string(), "-x", &low.to_string(), "-D"]).arg(self.data());
+        run(command, &self.log_path());
     }
 
     /// A hot standby that streams from this server, with the same settings.
@@ -274,6 +349,11 @@ impl<'a> Cluster<'a> {
     /// A superuser's session in database `postgres`.
     pub fn connect(&self) -> Client {
         self.connect_to("postgres")
+    }
+
+    /// The same from a server that may not be there.
+    pub fn try_connect(&self) -> Result<Client, postgres::Error> {
+        self.config("postgres").connect(NoTls)
     }
 
     /// A superuser's session in another database.

@@ -6,14 +6,19 @@
 
 mod alterer;
 mod client;
+mod killer;
+mod load;
 mod shape;
 mod writer;
 
+use std::error::Error as _;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use postgres::{Client, Error};
 
 use crate::rng::Rng;
 use crate::{Cluster, Install};
@@ -62,6 +67,9 @@ const SECURED: &str = "
     CREATE POLICY open ON projects USING (is_open OR team = 1);
     CREATE POLICY of_some ON members USING (who <> 2);";
 
+/// How long a server that was killed may take to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What a run did.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -88,6 +96,8 @@ pub struct Report {
     /// Bytes of whole deltas, and of what a copy lacked, by kind of filter: without sub-selects, with some that have neither
     /// OR nor NOT, and any other.
     pub bytes: [(u64, u64); 3],
+    /// Processes and servers killed.
+    pub kills: u64,
 }
 
 impl Report {
@@ -125,6 +135,19 @@ enum Count {
     Upserts,
     Writes,
     Alterations,
+    Kills,
+}
+
+/// What may happen in a run.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Rules {
+    /// Anything that users do: deadlocks of their own making, TRUNCATE, new columns.
+    #[default]
+    Everyday,
+    /// Servers are killed too, so that sessions are lost.
+    Kills,
+    /// Writers take their rows in one order and alter nothing: nobody may be told more than to try again.
+    Load,
 }
 
 /// What filters a shape has.
@@ -143,8 +166,9 @@ enum Kind {
 struct Shared {
     /// Whether row security restricts the role `ann`.
     secured: bool,
+    rules: Rules,
     stop: AtomicBool,
-    counts: [AtomicU64; 10],
+    counts: [AtomicU64; 11],
     bytes: Mutex<[(u64, u64); 3]>,
     violation: Mutex<Option<String>>,
 }
@@ -175,6 +199,33 @@ impl Shared {
         self.stop.store(true, Ordering::Relaxed);
     }
 
+    /// Whether an error means that the session went with its server, which this run kills.
+    fn is_loss(&self, error: &Error) -> bool {
+        // Shutdown, crash and start of a server.
+        let told = error.code().is_some_and(|code| ["57P01", "57P02", "57P03"].contains(&code.code()));
+        let broken = error.source().is_some_and(|cause| cause.is::<std::io::Error>());
+        self.rules == Rules::Kills && (told || broken || error.is_closed())
+    }
+
+    /// A session, prepared for use; none if the run ended before the server was back.
+    fn session(&self, server: &Cluster<'_>, prepare: &str) -> Option<Client> {
+        let start = Instant::now();
+        while self.is_running() {
+            let session = server.try_connect().and_then(|mut session| {
+                session.batch_execute(prepare)?;
+                Ok(session)
+            });
+            match session {
+                Ok(session) => return Some(session),
+                Err(error) if self.is_loss(&error) && start.elapsed() < PATIENCE => {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                Err(error) => self.fail(format!("no session, {prepare}: {error:?}")),
+            }
+        }
+        None
+    }
+
     fn end(self, seed: u64, servers: [(&str, &Cluster<'_>); 2]) -> Result<Report, Violation> {
         let report = Report {
             pulls: self.counted(Count::Pulls),
@@ -188,12 +239,19 @@ impl Shared {
             writes: self.counted(Count::Writes),
             alterations: self.counted(Count::Alterations),
             bytes: *self.bytes.lock().unwrap_or_else(|error| error.into_inner()),
+            kills: self.counted(Count::Kills),
         };
         for (name, server) in servers {
             let log = server.log();
-            let crash = log.lines().find(|line| line.contains("PANIC:") || line.contains("terminated by signal"));
-            if let Some(line) = crash {
-                return Err(Violation(format!("seed {seed}: {name}: {line}")));
+            let is_wrong = |line: &str| match line {
+                _ if line.contains("PANIC:") => true,
+                _ if line.contains("terminated by signal 9") => self.rules != Rules::Kills,
+                _ if line.contains("deadlock detected") => self.rules == Rules::Load,
+                _ => line.contains("terminated by signal"),
+            };
+            if let Some(at) = log.lines().position(is_wrong) {
+                let lines: Vec<&str> = log.lines().skip(at).take(6).collect();
+                return Err(Violation(format!("seed {seed}: {name}: {}", lines.join("\n"))));
             }
         }
         match self.violation.into_inner().unwrap_or_else(|error| error.into_inner()) {
@@ -205,12 +263,16 @@ impl Shared {
 
 /// Calls `sync_prune` often: mostly with a margin that leaves most cursors valid, sometimes with none.
 fn prune(shared: &Shared, primary: &Cluster<'_>, mut rng: Rng) {
-    let mut client = primary.connect();
-    while shared.is_running() {
-        thread::sleep(Duration::from_millis(100));
-        let keep = if rng.one_in(10) { "0" } else { "400 ms" };
-        if let Err(error) = client.execute(&format!("SELECT sync_prune('{keep}')"), &[]) {
-            shared.fail(format!("sync_prune('{keep}'): {error:?}"));
+    while let Some(mut client) = shared.session(primary, "") {
+        loop {
+            thread::sleep(Duration::from_millis(100));
+            let keep = if rng.one_in(10) { "0" } else { "400 ms" };
+            match client.execute(&format!("SELECT sync_prune('{keep}')"), &[]) {
+                Ok(_) if shared.is_running() => {}
+                Ok(_) => return,
+                Err(error) if shared.is_loss(&error) => break,
+                Err(error) => return shared.fail(format!("sync_prune('{keep}'): {error:?}")),
+            }
         }
     }
 }
@@ -229,6 +291,86 @@ fn set_mutant(primary: &Cluster<'_>, name: &str) {
 /// How many alter tables meanwhile: none, or enough to meet each other.
 pub const ALTERERS: u64 = 2;
 
+/// Who plays beside those who prune.
+struct Cast {
+    writers: u64,
+    clients: u64,
+    alterers: u64,
+}
+
+/// A primary with the tables; half of the seeds have row security.
+fn primary<'a>(install: &'a Install, seed: u64, settings: &[(&str, &str)], mutant: Option<&str>) -> Cluster<'a> {
+    // A standby that waits for its readers: they are to be told to try again by us, not to be cancelled.
+    let common = [("max_standby_streaming_delay", "-1"), ("hot_standby_feedback", "on"), ("deadlock_timeout", "50ms")];
+    let primary = Cluster::start_with(install, &[&common, settings].concat());
+    if let Some(name) = mutant {
+        set_mutant(&primary, name);
+    }
+    primary.connect().batch_execute(SETUP).expect("the tables can be tracked");
+    if is_secured(seed) {
+        primary.connect().batch_execute(SECURED).expect("the tables can be secured");
+    }
+    primary
+}
+
+fn with_standby(primary: Cluster<'_>) -> [Cluster<'_>; 2] {
+    let standby = primary.standby();
+    standby.catch_up(&primary);
+    [primary, standby]
+}
+
+fn is_secured(seed: u64) -> bool {
+    seed.is_multiple_of(2)
+}
+
+/// Ends a run, also where its direction failed.
+struct Ending<'a>(&'a Shared);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Lets all play until `direct` returns or somebody finds a difference.
+fn play(
+    seed: u64,
+    shared: Shared,
+    [primary, standby]: [Cluster<'_>; 2],
+    cast: Cast,
+    direct: impl FnOnce(&Shared, &Cluster<'_>, &Cluster<'_>),
+) -> Result<Report, Violation> {
+    thread::scope(|scope| {
+        let (shared, primary, standby) = (&shared, &primary, &standby);
+        let mut actors = 0..;
+        let mut rng = || Rng::new(seed, actors.next().expect("there is always a next number"));
+        for actor in 0..cast.writers {
+            let rng = rng();
+            scope.spawn(move || writer::write(shared, primary, rng, actor));
+        }
+        for _ in 0..cast.clients {
+            let rng = rng();
+            scope.spawn(move || client::follow(shared, primary, standby, rng));
+        }
+        let pruning = rng();
+        scope.spawn(move || prune(shared, primary, pruning));
+        for _ in 0..cast.alterers {
+            let rng = rng();
+            scope.spawn(move || alterer::alter(shared, primary, rng));
+        }
+        let _ending = Ending(shared);
+        direct(shared, primary, standby);
+    });
+    shared.end(seed, [("primary", &primary), ("standby", &standby)])
+}
+
+fn wait(shared: &Shared, length: Duration) {
+    let end = Instant::now() + length;
+    while shared.is_running() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Runs writers and clients for `length`, and so many who alter tables; an error is the first difference between a copy and the truth.
 pub fn run(
     install: &Install,
@@ -237,38 +379,72 @@ pub fn run(
     alterers: u64,
     mutant: Option<&str>,
 ) -> Result<Report, Violation> {
-    // A standby that waits for its readers: they are to be told to try again by us, not to be cancelled.
-    let settings =
-        [("max_standby_streaming_delay", "-1"), ("hot_standby_feedback", "on"), ("deadlock_timeout", "50ms")];
-    let primary = Cluster::start_with(install, &settings);
-    if let Some(name) = mutant {
-        set_mutant(&primary, name);
-    }
-    primary.connect().batch_execute(SETUP).expect("the tables can be tracked");
-    let secured = seed.is_multiple_of(2);
-    if secured {
-        primary.connect().batch_execute(SECURED).expect("the tables can be secured");
-    }
-    let standby = primary.standby();
-    standby.catch_up(&primary);
-    let shared = Shared { secured, ..Shared::default() };
-    thread::scope(|scope| {
-        let (shared, primary, standby) = (&shared, &primary, &standby);
-        let end = Instant::now() + length;
-        for actor in 0..WRITERS {
-            scope.spawn(move || writer::write(shared, primary, Rng::new(seed, actor), actor));
+    let servers = with_standby(primary(install, seed, &[], mutant));
+    let shared = Shared { secured: is_secured(seed), ..Shared::default() };
+    let cast = Cast { writers: WRITERS, clients: CLIENTS, alterers };
+    play(seed, shared, servers, cast, |shared, _, _| wait(shared, length))
+}
+
+/// Runs writers and clients while processes of both servers are killed, so many times.
+pub fn kill(
+    install: &Install,
+    seed: u64,
+    kills: u64,
+    synchronous_commit: &str,
+    mutant: Option<&str>,
+) -> Result<Report, Violation> {
+    // Asynchronous commits are to be there to be lost.
+    let settings = [
+        ("fsync", "on"),
+        ("synchronous_commit", synchronous_commit),
+        ("wal_writer_delay", "'10 s'"),
+        ("wal_retrieve_retry_interval", "100ms"),
+        // A primary that was killed has lost what its standby told it: without an end, replay and a reader that waits for
+        // a lock of its can wait for each other.
+        ("max_standby_streaming_delay", "'1 s'"),
+        ("statement_timeout", "'60 s'"),
+    ];
+    let servers = with_standby(primary(install, seed, &settings, mutant));
+    let shared = Shared { secured: is_secured(seed), rules: Rules::Kills, ..Shared::default() };
+    let cast = Cast { writers: WRITERS, clients: CLIENTS, alterers: 0 };
+    play(seed, shared, servers, cast, |shared, primary, standby| {
+        killer::kill(shared, primary, standby, Rng::new(seed, u64::MAX), kills);
+    })
+}
+
+/// Runs writers and clients while the ids of transactions go past `boundary`, until `pulls` have answered behind it.
+pub fn cross(install: &Install, seed: u64, boundary: u64, pulls: u64) -> Result<Report, Violation> {
+    let primary = primary(install, seed, &[], None);
+    primary.move_xid(boundary - 500);
+    let shared = Shared { secured: is_secured(seed), ..Shared::default() };
+    let cast = Cast { writers: WRITERS, clients: CLIENTS, alterers: 0 };
+    play(seed, shared, with_standby(primary), cast, |shared, primary, _| {
+        let start = Instant::now();
+        while shared.is_running() && primary.next_xid() < boundary + 500 {
+            if start.elapsed() > PATIENCE {
+                shared.fail("the boundary was not reached".to_owned());
+            }
+            thread::sleep(Duration::from_millis(100));
         }
-        for actor in WRITERS..WRITERS + CLIENTS {
-            scope.spawn(move || client::follow(shared, primary, standby, Rng::new(seed, actor)));
-        }
-        scope.spawn(move || prune(shared, primary, Rng::new(seed, WRITERS + CLIENTS)));
-        for actor in 1..=alterers {
-            scope.spawn(move || alterer::alter(shared, primary, Rng::new(seed, WRITERS + CLIENTS + actor)));
-        }
-        while shared.is_running() && Instant::now() < end {
+        let before = shared.counted(Count::Pulls);
+        while shared.is_running() && shared.counted(Count::Pulls) < before + pulls {
             thread::sleep(Duration::from_millis(50));
         }
-        shared.stop.store(true, Ordering::Relaxed);
-    });
-    shared.end(seed, [("primary", &primary), ("standby", &standby)])
+    })
+}
+
+pub use load::{Load, private_memory};
+
+/// Runs 16 writers and 64 clients for `length`, and measures.
+pub fn load(install: &Install, seed: u64, length: Duration) -> Result<(Report, Load), Violation> {
+    // A statement that waits for a minute waits for ever.
+    let settings = [("max_connections", "200"), ("statement_timeout", "'60 s'")];
+    let servers = with_standby(primary(install, seed, &settings, None));
+    let shared = Shared { secured: is_secured(seed), rules: Rules::Load, ..Shared::default() };
+    let cast = Cast { writers: 16, clients: 64, alterers: 0 };
+    let mut measured = Load::default();
+    let report = play(seed, shared, servers, cast, |shared, primary, standby| {
+        measured = load::measure(shared, [primary, standby], length);
+    })?;
+    Ok((report, measured))
 }

@@ -68,3 +68,12 @@ fn each_history_breaks_without_its_rule() {
         assert!(broken.is_err(), "{fault} broke nothing");
     }
 }
+
+#[test]
+#[ignore = "needs the library with the faults in it: make oracle-mutants builds and runs it"]
+fn killed_servers_tell_a_missing_flush() {
+    let install = Install::new();
+    let found = (1..=5).find_map(|seed| oracle::kill(&install, seed, 20, "off", Some("no_flush")).err());
+    println!("no_flush: {found:?}");
+    assert!(found.is_some(), "cursors that see what a crash forgets went unnoticed");
+}

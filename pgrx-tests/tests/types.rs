@@ -380,3 +380,52 @@ fn keys_and_members_whose_operators_are_particular_serve_sub_selects() {
         assert_eq!((inside.count(), outside.count()), counts, "{sql}");
     }
 }
+
+/// Types of PostGIS with values, and whether each is a key and is compared.
+const SPATIAL: [(&str, &[&str], (bool, bool)); 7] = [
+    (
+        "geometry",
+        &["'POINT(1 2)'", "'SRID=3857;LINESTRING Z (0 0 0.1, 1e300 -1e-300 3)'", "'POLYGON EMPTY'"],
+        (true, true),
+    ),
+    (
+        "geometry(Point,4326)",
+        &["'SRID=4326;POINT(-71.1043443253471 42.3150676015829)'", "'SRID=4326;POINT(1e-7 0)'"],
+        (true, true),
+    ),
+    ("geometry(MultiPolygonZM)", &["'MULTIPOLYGON ZM (((0 0 1 2,1 0 1 2,1 1 1 2,0 0 1 2)))'"], (true, true)),
+    ("geometry[]", &["ARRAY['POINT(1 2)'::geometry, NULL]"], (true, true)),
+    ("geography", &["'POINT(13.4 52.5)'", "'SRID=4326;MULTIPOINT((0 0),(179.99 -89))'"], (true, true)),
+    ("box2d", &["'BOX(0 0,1.5 2)'"], (false, false)),
+    ("box3d", &["'BOX3D(0 0 0,1 2 0.1)'"], (false, false)),
+];
+
+#[test]
+#[ignore = "needs PostGIS, which is large: make test-postgis installs and runs it"]
+fn geometries_and_geographies_are_read_keyed_and_filtered_by() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    run(&mut client, PINNED);
+    run(&mut client, "CREATE EXTENSION postgis; CREATE EXTENSION syncline; CREATE SCHEMA lure");
+    let types: Vec<Type> = SPATIAL
+        .iter()
+        .map(|(name, values, _)| {
+            let values = values.iter().map(|value| format!("({value})::{name}")).collect();
+            Type { name: (*name).to_owned(), values, is_catalog: false }
+        })
+        .collect();
+    for (number, (one, expected)) in types.iter().zip(SPATIAL.map(|spatial| spatial.2)).enumerate() {
+        assert_eq!(follow(&mut client, number, one), expected, "{}", one.name);
+    }
+    fill(&mut client, &types);
+    run(
+        &mut client,
+        "CREATE TABLE truth AS SELECT id, to_jsonb(t)::text AS value FROM every AS t; SELECT sync_track('every')",
+    );
+    run(&mut client, HOSTILE);
+    let sql = r#"SELECT count(*), count(*) FILTER (WHERE g.value::text <> t.value) FROM public.truth t
+                 JOIN public.sync_changes(NULL, '{"tables": {"public.every": {}}}') g ON (g.key->>'id')::int = t.id"#;
+    let row = client.query_one(sql, &[]).unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (4, 0));
+}

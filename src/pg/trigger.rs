@@ -146,6 +146,10 @@ impl Tuple {
         // SAFETY: a stored tuple has a full header; HeapTupleHeaderGetCmin is for own tuples only, as checked.
         unsafe {
             let header = (*self.0).t_data;
+            // A frozen row version keeps its old id, whose 32 bits come again.
+            if u32::from((*header).t_infomask) & pg_sys::HEAP_XMIN_FROZEN == pg_sys::HEAP_XMIN_FROZEN {
+                return None;
+            }
             let own = pg_sys::TransactionIdIsCurrentTransactionId((*header).t_choice.t_heap.t_xmin);
             own.then(|| pg_sys::HeapTupleHeaderGetCmin(header))
         }

@@ -8,7 +8,7 @@ use postgres::{Client, Error, Row};
 use syncline_delta::digest::Digest;
 
 use super::shape::Followed;
-use super::{Count, Shared};
+use super::{Count, Rules, Shared};
 use crate::Cluster;
 use crate::rng::Rng;
 
@@ -27,6 +27,9 @@ const RETRY: [&str; 2] = ["40001", "40P01"];
 /// On a standby also: cancelled, since what it reads must go.
 const RETRY_ON_STANDBY: [&str; 4] = ["40001", "40P01", "57014", "55P03"];
 
+/// Where nobody alters tables.
+const RETRY_UNDER_LOAD: [&str; 1] = ["40001"];
+
 /// What a client holds.
 #[derive(Clone, Default, Debug, PartialEq)]
 struct Held {
@@ -43,25 +46,88 @@ struct Pulled {
     truth: Vec<Row>,
 }
 
+/// A client's sessions: on the primary, on the standby, and of the client that is a table.
+struct Sessions<'a> {
+    shared: &'a Shared,
+    servers: [&'a Cluster<'a>; 2],
+    pulling: [Client; 2],
+    table: Table,
+    restricted: bool,
+}
+
+impl<'a> Sessions<'a> {
+    fn new(shared: &'a Shared, servers: [&'a Cluster<'a>; 2]) -> Option<Self> {
+        let pulling = [shared.session(servers[0], "")?, shared.session(servers[1], "")?];
+        Some(Self { shared, servers, pulling, table: Table::new(shared, servers[0])?, restricted: false })
+    }
+
+    /// Who pulls from now on; whether that can be.
+    fn restrict(&mut self, restricted: bool) -> bool {
+        self.restricted = restricted;
+        for server in 0..2 {
+            match self.pulling[server].batch_execute(self.role()) {
+                Ok(()) => {}
+                Err(error) if self.shared.is_loss(&error) => {
+                    if !self.renew(server) {
+                        return false;
+                    }
+                }
+                Err(error) => {
+                    self.shared.fail(format!("{}: {error:?}", self.role()));
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn role(&self) -> &'static str {
+        if self.restricted { "SET ROLE ann" } else { "RESET ROLE" }
+    }
+
+    /// A new session instead of a lost one; whether the run goes on.
+    fn renew(&mut self, server: usize) -> bool {
+        let session = self.shared.session(self.servers[server], self.role());
+        session.map(|session| self.pulling[server] = session).is_some()
+    }
+
+    /// Whether the client that is a table comes to the same; one that has lost its session begins another.
+    fn agrees(&mut self, before: &Held, pulled: &Pulled, after: &Held) -> Result<(), String> {
+        match self.table.apply(before, pulled) {
+            Ok(own) if own == *after => Ok(()),
+            Ok(own) => Err(format!("apply.sql comes to {own:?}, the client to {after:?}")),
+            Err(error) if self.shared.is_loss(&error) => {
+                if let Some(table) = Table::new(self.shared, self.servers[0]) {
+                    self.table = table;
+                }
+                Ok(())
+            }
+            Err(error) => Err(format!("apply.sql: {error:?}")),
+        }
+    }
+}
+
 /// Pulls until the run ends, now from the primary, now from the standby, with one cursor.
 pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut rng: Rng) {
-    let mut sessions = [primary.connect(), standby.connect()];
-    let mut table = Table::new(primary);
+    let Some(mut sessions) = Sessions::new(shared, [primary, standby]) else { return };
+    // Under load each has a few shapes that it comes back to: what a backend keeps of them is soon all there.
+    let few: Option<Vec<Followed>> =
+        (shared.rules == Rules::Load).then(|| (0..3).map(|_| Followed::new(&mut rng)).collect());
+    let rarely = if few.is_some() { 10 } else { 60 };
     let mut followed = Followed::new(&mut rng);
-    let (mut restricted, mut paged) = (false, false);
+    let mut paged = false;
     let mut held = Held::default();
     let mut past: Vec<Held> = Vec::new();
     while shared.is_running() {
-        if rng.one_in(60) {
-            followed = Followed::new(&mut rng);
+        if rng.one_in(rarely) {
+            followed = match &few {
+                Some(few) => rng.pick(few).clone(),
+                None => Followed::new(&mut rng),
+            };
             past.clear();
             paged = rng.one_in(2);
-            restricted = shared.secured && rng.one_in(2);
-            for session in &mut sessions {
-                let role = if restricted { "SET ROLE ann" } else { "RESET ROLE" };
-                if let Err(error) = session.batch_execute(role) {
-                    return shared.fail(format!("{role}: {error:?}"));
-                }
+            if !sessions.restrict(shared.secured && rng.one_in(2)) {
+                return;
             }
             // The cursor of another shape is part of the test: it must reset.
             if rng.one_in(2) {
@@ -78,23 +144,24 @@ pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut
             3 if paged => (None, Some(100 + rng.below(600) as i32)),
             _ => (None, None),
         };
+        let session = &mut sessions.pulling[server];
         let pulled = if together {
-            pull_with_truth(&mut sessions[server], &followed, &held, limits, digest)
+            pull_with_truth(session, &followed, &held, limits, digest)
         } else {
-            pull_in_snapshot(&mut sessions[server], &followed, &held, limits, digest, &mut rng)
+            pull_in_snapshot(session, &followed, &held, limits, digest, &mut rng)
         };
         match pulled {
             Ok(pulled) => {
                 let before = held.clone();
                 let had_cursor = before.cursor.is_some();
-                let taken = take(shared, &mut held, &pulled, restricted && !paged)
-                    .and_then(|()| if rng.one_in(4) { table.agrees(&before, &pulled, &held) } else { Ok(()) });
+                let taken = take(shared, &mut held, &pulled, sessions.restricted && !paged)
+                    .and_then(|()| if rng.one_in(4) { sessions.agrees(&before, &pulled, &held) } else { Ok(()) });
                 if let Err(difference) = taken {
                     let delta: Vec<_> = pulled.delta.iter().map(|row| [0, 1, 2, 3, 4].map(|i| text(row, i))).collect();
                     return shared.fail(format!(
                         "on the {}, {}truth {}: shape {}\n{difference}\nsince {:?}\nbefore {:?}\ndelta {delta:?}",
                         ["primary", "standby"][server],
-                        if restricted { "as ann, " } else { "" },
+                        if sessions.restricted { "as ann, " } else { "" },
                         if together { "in the statement that pulls" } else { "in its transaction" },
                         followed.shape,
                         before.cursor,
@@ -103,7 +170,7 @@ pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut
                 }
                 shared.count(Count::Pulls);
                 let is_delta = had_cursor && pulled.delta.iter().all(|row| text(row, 0) != "reset");
-                if let (Some(kind), true) = (followed.kind, is_delta && !paged && !restricted) {
+                if let (Some(kind), true) = (followed.kind, is_delta && !paged && !sessions.restricted) {
                     shared.add_bytes(kind, sent(&pulled.delta), lacked(&before.copy, &held.copy));
                 }
                 if server == 1 {
@@ -114,9 +181,18 @@ pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut
                     past.remove(0);
                 }
             }
+            Err(error) if shared.is_loss(&error) => {
+                if !sessions.renew(server) {
+                    return;
+                }
+            }
             Err(error) => {
-                let _ = sessions[server].batch_execute("ROLLBACK");
-                let tolerated: &[&str] = if server == 0 { &RETRY } else { &RETRY_ON_STANDBY };
+                let _ = session.batch_execute("ROLLBACK");
+                let tolerated: &[&str] = match server {
+                    _ if shared.rules == Rules::Load => &RETRY_UNDER_LOAD,
+                    0 => &RETRY,
+                    _ => &RETRY_ON_STANDBY,
+                };
                 if error.code().is_none_or(|code| !tolerated.contains(&code.code())) {
                     return shared.fail(format!("shape {}: {error:?}", followed.shape));
                 }
@@ -199,6 +275,10 @@ fn take(shared: &Shared, held: &mut Held, pulled: &Pulled, strict: bool) -> Resu
         match rank {
             0 => {
                 shared.count(Count::Resets);
+                // No server leaves its history here: a crash is no reason.
+                if ["timeline", "epoch"].iter().any(|reason| text(row, 3).contains(reason)) {
+                    return Err(format!("reset {}", text(row, 3)));
+                }
                 held.copy.clear();
             }
             1 => {
@@ -257,24 +337,14 @@ struct Table(Client);
 
 impl Table {
     /// Temporary tables under the names that the file uses.
-    fn new(cluster: &Cluster<'_>) -> Self {
-        let mut session = cluster.connect();
-        session
-            .batch_execute(
-                "CREATE TEMP TABLE copy (relation text, key text, value text, PRIMARY KEY (relation, key)); \
-                 CREATE TEMP TABLE pulled (op text, relation text, key text, value text, cursor text); \
-                 CREATE TEMP TABLE held (cursor text)",
-            )
-            .expect("temporary tables can be made");
-        Self(session)
+    fn new(shared: &Shared, primary: &Cluster<'_>) -> Option<Self> {
+        const TABLES: &str = "SET application_name = 'table'; CREATE TEMP TABLE copy (relation text, key text, value text, PRIMARY KEY (relation, key)); \
+             CREATE TEMP TABLE pulled (op text, relation text, key text, value text, cursor text); \
+             CREATE TEMP TABLE held (cursor text)";
+        shared.session(primary, TABLES).map(Self)
     }
 
-    /// Applies the delta to what was held before; it must come to what the client holds now.
-    fn agrees(&mut self, before: &Held, pulled: &Pulled, after: &Held) -> Result<(), String> {
-        let own = self.apply(before, pulled).map_err(|error| format!("apply.sql: {error:?}"))?;
-        if own == *after { Ok(()) } else { Err(format!("apply.sql comes to {own:?}, the client to {after:?}")) }
-    }
-
+    /// Applies the delta to what was held before.
     fn apply(&mut self, before: &Held, pulled: &Pulled) -> Result<Held, Error> {
         let session = &mut self.0;
         session.batch_execute("TRUNCATE copy, pulled, held")?;

@@ -4,6 +4,7 @@ use super::Kind;
 use crate::rng::Rng;
 
 /// A shape and what it means.
+#[derive(Clone)]
 pub struct Followed {
     /// As `sync_changes` takes it.
     pub shape: String,

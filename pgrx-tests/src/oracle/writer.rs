@@ -3,22 +3,26 @@
 use std::thread;
 use std::time::Duration;
 
-use super::{Count, Shared};
+use postgres::Error;
+
+use super::{Count, Rules, Shared};
 use crate::Cluster;
 use crate::rng::Rng;
 
 /// Writes until the run ends. What fails (conflicts, deadlocks, unique keys) is rolled back: the users' everyday.
 pub fn write(shared: &Shared, primary: &Cluster<'_>, mut rng: Rng, actor: u64) {
-    let mut client = primary.connect();
-    client.batch_execute("SET lock_timeout = '300 ms'").expect("the server answers");
+    let prepare = if shared.rules == Rules::Load { "" } else { "SET lock_timeout = '300 ms'" };
+    // Each one flushes what others wait to lose.
+    let prepared = if shared.rules == Rules::Kills { 80 } else { 8 };
     let mut number = 0;
+    let Some(mut client) = shared.session(primary, prepare) else { return };
     while shared.is_running() {
         number += 1;
         let level = rng.pick(&["READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]);
         let mut written = client.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}"));
-        for _ in 0..=rng.below(4) {
+        for sql in transaction(shared, &mut rng) {
             // One message each: a READ COMMITTED transaction sees others' commits in between.
-            written = written.and_then(|()| client.batch_execute(&statement(&mut rng)));
+            written = written.and_then(|()| client.batch_execute(&sql));
         }
         if rng.one_in(6) {
             let longest = if rng.one_in(10) { 700 } else { 30 };
@@ -26,21 +30,80 @@ pub fn write(shared: &Shared, primary: &Cluster<'_>, mut rng: Rng, actor: u64) {
         }
         let ended = if written.is_err() {
             client.batch_execute("ROLLBACK")
-        } else if rng.one_in(8) {
+        } else if rng.one_in(prepared) {
             let name = format!("w{actor}_{number}");
-            let prepared = client.batch_execute(&format!("PREPARE TRANSACTION '{name}'"));
+            let done = client.batch_execute(&format!("PREPARE TRANSACTION '{name}'"));
             thread::sleep(Duration::from_millis(u64::from(rng.below(60))));
             let verb = if rng.one_in(4) { "ROLLBACK" } else { "COMMIT" };
-            prepared.and_then(|()| client.batch_execute(&format!("{verb} PREPARED '{name}'")))
+            done.and_then(|()| client.batch_execute(&format!("{verb} PREPARED '{name}'")))
         } else {
             client.batch_execute(if rng.one_in(7) { "ROLLBACK" } else { "COMMIT" })
         };
+        if let Some(error) = [&written, &ended].into_iter().find_map(|done| undocumented(shared, done)) {
+            return shared.fail(format!("a writer: {error:?}"));
+        }
         match ended {
             Ok(()) if written.is_ok() => shared.count(Count::Writes),
+            Err(error) if shared.is_loss(&error) => match shared.session(primary, prepare) {
+                Some(session) => client = session,
+                None => return,
+            },
             Err(error) if client.is_closed() => return shared.fail(format!("a writer lost its session: {error:?}")),
             _ => {}
         }
     }
+}
+
+/// The statements of one transaction.
+fn transaction(shared: &Shared, rng: &mut Rng) -> Vec<String> {
+    match shared.rules {
+        Rules::Load => ordered(rng),
+        _ => (0..=rng.below(4)).map(|_| statement(rng)).collect(),
+    }
+}
+
+/// What a writer under load is not told: serialization failures and taken keys are its own.
+fn undocumented<'a>(shared: &Shared, done: &'a Result<(), Error>) -> Option<&'a Error> {
+    let error = done.as_ref().err()?;
+    let known = error.code().is_some_and(|code| ["40001", "23505"].contains(&code.code()));
+    (shared.rules == Rules::Load && !known).then_some(error)
+}
+
+/// Statements that take their rows in one order, by table and key, as all of them do: no circle can come of it.
+fn ordered(rng: &mut Rng) -> Vec<String> {
+    let mut places: Vec<(u32, u32)> = (0..=rng.below(4)).map(|_| (rng.below(6).min(3), rng.below(40))).collect();
+    places.sort_unstable();
+    places.dedup();
+    let last = places.len() - 1;
+    let mut statements = Vec::new();
+    for (n, (table, id)) in places.into_iter().enumerate() {
+        let state = rng.pick(&["'open'", "'todo'", "'done'", "NULL"]);
+        let (project, other, one) = (rng.below(8), rng.below(4), rng.below(6));
+        statements.push(match (table, one) {
+            (0, 0) => format!("DELETE FROM projects WHERE id = {}", id / 5),
+            (0, 1) => format!("INSERT INTO projects VALUES ({}, {project}, {other}) ON CONFLICT DO NOTHING", id / 5),
+            (0, 2) => format!("UPDATE projects SET parent = {project} WHERE id = {}", id / 5),
+            (0, _) => format!("UPDATE projects SET team = {other}, is_open = NOT is_open WHERE id = {}", id / 5),
+            (1, 0) => format!("DELETE FROM members WHERE id = {id}"),
+            (1, 1 | 2) => format!("INSERT INTO members VALUES ({id}, {project}, {other}) ON CONFLICT DO NOTHING"),
+            (1, _) => format!("UPDATE members SET project_id = {project}, who = {other} WHERE id = {id}"),
+            (2, 0) => format!("DELETE FROM items WHERE id = {id}"),
+            (2, 1 | 2) => {
+                format!("INSERT INTO items VALUES ({id}, {}, {state}, 'n') ON CONFLICT DO NOTHING", other % 3)
+            }
+            (2, 3) => format!("UPDATE items SET region = 2, note = 'moved' WHERE id = {id} AND region = {}", other % 3),
+            (2, _) => format!("UPDATE items SET state = {state} WHERE id = {id}"),
+            // The new key comes behind all that this transaction has taken.
+            (_, 0) if n == last => format!("UPDATE issues SET id = {} WHERE id = {id}", id + 1 + other),
+            (_, 0 | 1) => format!("DELETE FROM issues WHERE id = {id}"),
+            (_, 2 | 3) => format!(
+                "INSERT INTO issues VALUES ({id}, {project}, {state}, 'new') ON CONFLICT (id) DO UPDATE SET state = {state}"
+            ),
+            (_, 4) => format!("UPDATE issues SET project_id = {project} WHERE id = {id}"),
+            _ => format!("UPDATE issues SET title = 't{other}' WHERE id = {id}"),
+        });
+    }
+    statements
 }
 
 /// One statement that writes.
