@@ -162,8 +162,9 @@ fn old_version(relation: &Relation, old: &[u8]) -> Option<Xid> {
 
 /// Ranges of transactions that `since` does not see and that may have log rows: from, and up to but not with.
 fn segments(relation: pg_sys::Oid, since: &Snapshot, target: &Snapshot) -> Vec<(Xid, Xid)> {
-    const WITH_ROWS: &str = "SELECT v::pg_catalog.text::pg_catalog.int8 FROM pg_catalog.unnest($2::pg_catalog.text[]::pg_catalog.xid8[]) AS v \
-         WHERE EXISTS (SELECT 1 FROM syncline.log WHERE relation = $1 AND xid = v)";
+    const WITH_ROWS: &str = "SELECT v::pg_catalog.text::pg_catalog.int8 \
+         FROM pg_catalog.unnest($2::pg_catalog.text[]::pg_catalog.xid8[]) AS v CROSS JOIN LATERAL \
+         (SELECT 1 FROM syncline.log AS l WHERE l.relation = $1 AND l.xid >= v AND l.xid <= v ORDER BY l.relation, l.xid LIMIT 1) AS x";
     server::segments(since, target, |unseen, each| {
         settings::as_owner(|| spi::query(WITH_ROWS, &[Param::oid(relation), unseen], each));
     })

@@ -23,7 +23,7 @@ use crate::pg::spi::{self, Param};
 use crate::plan::{Plan, Plans};
 use crate::query::{Level, Moved, View};
 use crate::scan::{Order, Scan};
-use crate::server;
+use crate::server::{self, Versions};
 
 /// A round at the page that this call gives.
 pub struct Round<'a> {
@@ -75,15 +75,18 @@ impl Round<'_> {
             return Err(Error::Cursor { detail: "Its page does not fit the place that it leads from." }.into());
         }
         let (levels, own) = (self.plans.levels(), self.plans.own());
+        let relations: Vec<_> = levels.iter().chain(&own).map(|used| used.relation.oid).collect();
         let mut then = Past::since(&self.target, " then");
         if !self.is_exact() {
-            for used in levels.iter().chain(&own) {
+            let touched = server::touched(&relations, &self.target);
+            for used in levels.iter().chain(&own).filter(|used| touched.contains(&used.relation.oid)) {
                 then.add(used, &self.target)?;
             }
         }
+        let touched = self.since.as_ref().map(|since| server::touched(&relations, since)).unwrap_or_default();
         let mut past = self.since.as_ref().map(|since| Past::since(since, ""));
         if let Some(past) = &mut past {
-            for used in &levels {
+            for used in levels.iter().filter(|used| touched.contains(&used.relation.oid)) {
                 past.add(used, &self.target)?;
             }
         }
@@ -94,7 +97,8 @@ impl Round<'_> {
                 if moved.is_any() {
                     own.add(&used, &self.target)?;
                 }
-                Ok::<_, Untold>(Delta { since, moved, own })
+                let is_touched = touched.contains(&used.relation.oid);
+                Ok::<_, Untold>(Delta { since, moved, own, is_touched })
             });
             tables.push(Table { round: self, number, plan, used, then: &then, delta: delta.transpose()? });
         }
@@ -135,6 +139,8 @@ struct Delta<'a> {
     moved: Moved<'a>,
     /// Of the table itself, if a value at a level may have come or gone.
     own: Past,
+    /// Whether the log has rows of it.
+    is_touched: bool,
 }
 
 /// The level, and the values of a place.
@@ -144,6 +150,7 @@ impl Table<'_> {
     fn stage(&self, stage: Stage, from: Option<&Place>, page: &mut Output<'_>) -> Result<Full> {
         let (level, values) = from.map_or((0, None), |place| (place.level, Some(place.values.as_slice())));
         let full = match (stage, &self.delta) {
+            (Stage::Left, Some(delta)) if !delta.is_touched => None,
             (Stage::Left, Some(delta)) => self.left(delta, values, page)?,
             (Stage::Written, Some(delta)) => self.written(delta, values, page)?,
             (Stage::All, None) => self.all(values, page)?,
@@ -352,17 +359,16 @@ impl Table<'_> {
     /// The versions that `since` does not see and the target does, as ranges. Rows restored from another cluster may have
     /// versions that this one has not reached: those are always among them.
     fn versions(&self, since: &Snapshot) -> Vec<(Xid, Xid)> {
-        let sql = format!(
-            "SELECT v FROM pg_catalog.unnest($1) AS v WHERE EXISTS (SELECT 1 FROM {} AS t WHERE t._sync_version = v)",
-            self.plan.tracked.relation.full_name()
-        );
-        let is_ours = self.plan.is_secured();
-        let mut ranges = server::segments(since, &self.round.target, |unseen, each| {
-            spi::Query { sql: &sql, params: &[unseen], relations: &[], is_ours }.run(each);
-        });
-        match ranges.last_mut() {
-            Some(last) if self.round.is_exact() => last.1 = Xid::MAX,
-            _ => ranges.push((self.round.now.xmax(), Xid::MAX)),
+        let table = self.plan.tracked.relation.full_name();
+        let versions = Versions { table: &table, is_ours: self.plan.is_secured() };
+        let target = &self.round.target;
+        let mut ranges = server::segments(since, target, |unseen, each| versions.among(unseen, each));
+        if !versions.has_from(since.xmax()) {
+            ranges.pop();
+        } else if let (true, Some(last)) = (self.round.is_exact(), ranges.last_mut()) {
+            last.1 = Xid::MAX;
+        } else {
+            ranges.push((self.round.now.xmax(), Xid::MAX));
         }
         ranges
     }

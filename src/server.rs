@@ -51,17 +51,19 @@ pub struct Reads {
 
 /// Whether `seen` does not see a barrier over one of the relations, and over these columns if that matters.
 fn unseen_barrier(reads: &[Reads], seen: &Snapshot, any_column: bool) -> bool {
-    const SQL: &str = "SELECT xid::pg_catalog.text::pg_catalog.int8, columns IS NULL OR columns && $2 \
-                       FROM syncline.barrier WHERE relation = $1";
+    const SQL: &str = "SELECT relation, xid::pg_catalog.text::pg_catalog.int8, columns FROM syncline.barrier WHERE relation = ANY ($1)";
+    let relations: Vec<pg_sys::Oid> = reads.iter().map(|read| read.relation).collect();
     let mut found = false;
     settings::as_owner(|| {
-        for Reads { relation, columns } in reads {
-            let params = [spi::Param::oid(*relation), spi::Param::int2_array(columns)];
-            spi::query(SQL, &params, &mut |row| {
-                found |= !seen.sees(row.int8(0) as u64) && (any_column || row.bool(1));
-                !found
-            });
-        }
+        spi::query(SQL, &[spi::Param::oid_array(&relations)], &mut |row| {
+            let columns = row.get(2).map(function::int2_array);
+            let touches = |read: &Reads| {
+                let meets = columns.as_ref().is_none_or(|columns| columns.iter().any(|c| read.columns.contains(c)));
+                read.relation == row.oid(0) && (any_column || meets)
+            };
+            found |= !seen.sees(row.int8(1) as u64) && reads.iter().any(touches);
+            !found
+        });
     });
     found
 }
@@ -85,32 +87,88 @@ pub fn anything_new(seen: &Snapshot) -> bool {
          WHERE t.tgfoid = 'syncline.stamp()'::pg_catalog.regprocedure AND t.tgparentid = 0 \
          AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
          AND pg_catalog.has_column_privilege(c.oid, '_sync_version', 'SELECT')";
-    const LOG: &str = "SELECT 1 FROM syncline.log WHERE relation = $1 AND xid >= $2::pg_catalog.text::pg_catalog.xid8 UNION ALL \
-         SELECT 1 FROM syncline.log WHERE relation = $1 AND xid = ANY ($3::pg_catalog.text[]::pg_catalog.xid8[])";
     let mut tables = Vec::new();
     spi::query(TABLES, &[], &mut |row| {
-        let oid = row.get(0).map_or(pg_sys::InvalidOid, |datum| pg_sys::Oid::from(datum.value() as u32));
-        tables.extend(row.get(1).map(|name| (oid, function::text(name))));
+        tables.extend(row.get(1).map(|name| (row.oid(0), function::text(name))));
         true
     });
-    let finds = |sql: &str, params: &[spi::Param]| {
+    tables.into_iter().any(|(relation, name)| {
+        Versions { table: &name, is_ours: false }.has_new(seen)
+            || !touched(&[relation], seen).is_empty()
+            || unseen_barrier(&[Reads { relation, columns: Vec::new() }], seen, true)
+    })
+}
+
+/// Those of the relations that have a log row that `seen` does not see.
+pub fn touched(relations: &[pg_sys::Oid], seen: &Snapshot) -> Vec<pg_sys::Oid> {
+    // What the ORDER BY asks for only the index has.
+    const NEW: &str = "SELECT r FROM pg_catalog.unnest($1) AS r CROSS JOIN LATERAL \
+         (SELECT 1 FROM syncline.log AS l WHERE l.relation = r AND l.xid >= $2::pg_catalog.text::pg_catalog.xid8 \
+          ORDER BY l.relation, l.xid LIMIT 1) AS x";
+    const LATE: &str = "SELECT r FROM pg_catalog.unnest($1) AS r, pg_catalog.unnest($2::pg_catalog.text[]::pg_catalog.xid8[]) AS v CROSS JOIN LATERAL \
+         (SELECT 1 FROM syncline.log AS l WHERE l.relation = r AND l.xid >= v AND l.xid <= v ORDER BY l.relation, l.xid LIMIT 1) AS x";
+    let [xmax, xip] = bounds(seen);
+    let mut found = Vec::new();
+    settings::as_owner(|| {
+        let mut each = |row: &spi::Row<'_>| {
+            found.push(row.oid(0));
+            true
+        };
+        spi::query(NEW, &[spi::Param::oid_array(relations), xmax], &mut each);
+        if !seen.xip().is_empty() {
+            spi::query(LATE, &[spi::Param::oid_array(relations), xip], &mut each);
+        }
+    });
+    found
+}
+
+/// The versions of a table's rows. Queries of them are planned once: with that ORDER BY only the version's index will do.
+pub struct Versions<'a> {
+    /// Its name.
+    pub table: &'a str,
+    /// As in [`spi::Query`].
+    pub is_ours: bool,
+}
+
+impl Versions<'_> {
+    /// Whether a row's version is not below `from`.
+    pub fn has_from(&self, from: Xid) -> bool {
+        let table = self.table;
+        let sql = format!("SELECT 1 FROM {table} AS t WHERE t._sync_version >= $1 ORDER BY t._sync_version LIMIT 1");
         let mut found = false;
-        spi::query(sql, params, &mut |_| {
+        self.query(&sql, spi::Param::int8(i64::try_from(from).unwrap_or(i64::MAX)), &mut |_| {
             found = true;
             false
         });
         found
-    };
-    tables.into_iter().any(|(oid, name)| {
-        let [xmax, xip] = bounds(seen);
-        let rows = format!(
-            "SELECT 1 FROM {name} WHERE _sync_version >= $1 UNION ALL \
-             SELECT 1 FROM {name} WHERE _sync_version = ANY ($2) AND _sync_version < $1"
+    }
+
+    /// Those of these versions (a `bigint[]`) that rows have.
+    pub fn among(&self, versions: spi::Param, each: &mut dyn FnMut(&spi::Row<'_>) -> bool) {
+        let table = self.table;
+        let sql = format!(
+            "SELECT v FROM pg_catalog.unnest($1) AS v CROSS JOIN LATERAL (SELECT 1 FROM {table} AS t \
+             WHERE t._sync_version >= v AND t._sync_version <= v ORDER BY t._sync_version LIMIT 1) AS x"
         );
-        finds(&rows, &[xmax, xip])
-            || settings::as_owner(|| finds(LOG, &[spi::Param::oid(oid), xmax, xip]))
-            || unseen_barrier(&[Reads { relation: oid, columns: Vec::new() }], seen, true)
-    })
+        self.query(&sql, versions, each);
+    }
+
+    /// Whether a row's version is not seen.
+    fn has_new(&self, seen: &Snapshot) -> bool {
+        let mut found = self.has_from(seen.xmax());
+        if !found && !seen.xip().is_empty() {
+            self.among(bounds(seen)[1], &mut |_| {
+                found = true;
+                false
+            });
+        }
+        found
+    }
+
+    fn query(&self, sql: &str, param: spi::Param, each: &mut dyn FnMut(&spi::Row<'_>) -> bool) {
+        let query = spi::Query { sql, params: &[param], relations: &[], is_ours: self.is_ours };
+        query.run_planned(spi::Planned::Once, each);
+    }
 }
 
 /// The transactions that `since` does not see and `target` does, as ranges: from, and up to but not with. Of those below

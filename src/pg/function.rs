@@ -69,6 +69,12 @@ impl Call {
     }
 }
 
+/// The members of a `smallint[]` without NULLs.
+pub fn int2_array(datum: pg_sys::Datum) -> Vec<i16> {
+    // SAFETY: the datum is a non-null smallint[].
+    unsafe { pgrx::FromDatum::from_datum(datum, false) }.unwrap_or_default()
+}
+
 /// The text of a `text` datum.
 pub fn text(datum: pg_sys::Datum) -> String {
     // SAFETY: the datum is a non-null text, as the SQL declaration says.

@@ -32,9 +32,9 @@ impl Param {
         Self { typid: pg_sys::OIDOID, value: Some(pg_sys::Datum::from(value)) }
     }
 
-    /// A `smallint[]` in the current memory context.
-    pub fn int2_array(values: &[i16]) -> Self {
-        Self { typid: pg_sys::INT2ARRAYOID, value: pgrx::IntoDatum::into_datum(values.to_vec()) }
+    /// An `oid[]` in the current memory context.
+    pub fn oid_array(values: &[pg_sys::Oid]) -> Self {
+        Self { typid: pg_sys::OIDARRAYOID, value: pgrx::IntoDatum::into_datum(values.to_vec()) }
     }
 
     /// A `bigint[]` in the current memory context.
@@ -58,6 +58,11 @@ impl Row<'_> {
     /// Whether a `boolean` column is true.
     pub fn bool(&self, column: usize) -> bool {
         self.get(column).is_some_and(|datum| datum.value() & 0xff != 0)
+    }
+
+    /// An `oid` column that is not NULL.
+    pub fn oid(&self, column: usize) -> pg_sys::Oid {
+        self.get(column).map_or(pg_sys::InvalidOid, |datum| pg_sys::Oid::from(datum.value() as u32))
     }
 
     /// A `bigint` (or `xid8`) column that is not NULL.
@@ -103,8 +108,8 @@ unsafe extern "C-unwind" fn shutdown(_dest: *mut pg_sys::DestReceiver) {}
 /// The most plans that a backend keeps. Filters are bound by parameters, so that the texts are few.
 const MAX_PLANS: usize = 256;
 
-/// Text, types of the parameters, and whether tables are read as their owners read them.
-type PlanKey = (String, Vec<pg_sys::Oid>, bool);
+/// Text, types of the parameters, whether tables are read as their owners read them, and when it is planned.
+type PlanKey = (String, Vec<pg_sys::Oid>, bool, Planned);
 
 thread_local! {
     static PLANS: RefCell<HashMap<PlanKey, pg_sys::SPIPlanPtr>> = RefCell::default();
@@ -130,8 +135,19 @@ impl Drop for Running {
 
 /// Runs one SELECT read-only under the active snapshot and passes its rows to `each`, until that
 /// returns false. What `each` allocates from Postgres is freed after each row.
+///
+/// It is planned once, whatever the values: an index must be the only way that makes sense.
 pub fn query(sql: &str, params: &[Param], each: &mut dyn FnMut(&Row<'_>) -> bool) {
-    Query { sql, params, relations: &[], is_ours: false }.run(each);
+    Query { sql, params, relations: &[], is_ours: false }.run_planned(Planned::Once, each);
+}
+
+/// When a query is planned.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Planned {
+    /// For the values of each call: whether an index serves depends on them.
+    EachTime,
+    /// Once for all values.
+    Once,
 }
 
 /// A SELECT and all that it runs with.
@@ -165,6 +181,11 @@ impl Query<'_> {
     /// Runs it read-only under the active snapshot and passes its rows to `each`, until that returns false. What
     /// `each` allocates from Postgres is freed after each row.
     pub fn run(&self, each: &mut dyn FnMut(&Row<'_>) -> bool) {
+        self.run_planned(Planned::EachTime, each);
+    }
+
+    /// The same, planned as told.
+    pub fn run_planned(&self, planned: Planned, each: &mut dyn FnMut(&Row<'_>) -> bool) {
         let _running = Running::new();
         let mut receiver = Receiver {
             base: pg_sys::DestReceiver {
@@ -184,7 +205,7 @@ impl Query<'_> {
             for relation in self.relations {
                 relation.register();
             }
-            let plan = self.plan();
+            let plan = self.plan(planned);
             let list = pg_sys::makeParamList(i32::try_from(self.params.len()).unwrap_or(i32::MAX));
             for (slot, param) in (*list).params.as_mut_slice(self.params.len()).iter_mut().zip(self.params) {
                 slot.value = param.value.unwrap_or(pg_sys::Datum::from(0usize));
@@ -211,14 +232,14 @@ impl Query<'_> {
     }
 
     /// The analysed query, kept for the life of the backend; Postgres itself analyses it again after changes of
-    /// definitions. The plan is made anew for the values of each call: whether an index serves depends on them.
+    /// definitions.
     ///
     /// # Safety
     ///
     /// SPI is connected.
-    unsafe fn plan(&self) -> pg_sys::SPIPlanPtr {
+    unsafe fn plan(&self, planned: Planned) -> pg_sys::SPIPlanPtr {
         let types: Vec<pg_sys::Oid> = self.params.iter().map(|param| param.typid).collect();
-        let key = (self.sql.to_owned(), types, self.is_ours);
+        let key = (self.sql.to_owned(), types, self.is_ours, planned);
         if let Some(plan) = PLANS.with_borrow(|plans| plans.get(&key).copied()) {
             return plan;
         }
@@ -226,7 +247,10 @@ impl Query<'_> {
         let count = i32::try_from(key.1.len()).unwrap_or(i32::MAX);
         // SAFETY: the caller's promise; text and types live until the call returns; only kept plans are freed.
         unsafe {
-            let options = pg_sys::CURSOR_OPT_CUSTOM_PLAN as i32;
+            let options = match planned {
+                Planned::EachTime => pg_sys::CURSOR_OPT_CUSTOM_PLAN as i32,
+                Planned::Once => pg_sys::CURSOR_OPT_GENERIC_PLAN as i32,
+            };
             let plan = rights::trusting(self.is_ours.then_some(text.as_ptr()), || {
                 pg_sys::SPI_prepare_cursor(text.as_ptr(), count, key.1.as_ptr().cast_mut(), options)
             });
