@@ -178,11 +178,12 @@ fn read(
     after: Option<LogPlace>,
     count: usize,
 ) -> Vec<LogRow> {
+    // Without the alias ORDER BY would take the output's xid, which no index has.
     let sql = format!(
-        "SELECT {COLUMNS} FROM syncline.log WHERE relation = $1 \
+        "SELECT {COLUMNS} FROM syncline.log AS l WHERE relation = $1 \
          AND ROW(xid, seq) OPERATOR(pg_catalog.>) ROW($2::pg_catalog.text::pg_catalog.xid8, $3) \
          AND xid < $4::pg_catalog.text::pg_catalog.xid8 \
-         AND NOT (xid = ANY ($5::pg_catalog.text[]::pg_catalog.xid8[])) ORDER BY relation, xid, seq LIMIT $6"
+         AND NOT (xid = ANY ($5::pg_catalog.text[]::pg_catalog.xid8[])) ORDER BY l.relation, l.xid, l.seq LIMIT $6"
     );
     let mut rows = Vec::new();
     let unseen = server::bounds(target)[1];

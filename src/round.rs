@@ -194,8 +194,10 @@ impl Table<'_> {
         let (relation, bound) = (&self.plan.tracked.relation, &self.plan.bound);
         let same = bound.key.identical("n", "t");
         let is_in = bound.node.sql("n", self.at_target());
-        let exists =
-            |from: &str, and: &str| format!("EXISTS (SELECT 1 FROM {from} AS n WHERE {same} AND {is_in}{and})");
+        // OFFSET keeps the look-up by key what it is: nobody reads a whole table for a page of keys.
+        let exists = |from: &str, and: &str| {
+            format!("EXISTS (SELECT 1 FROM {from} AS n WHERE {same} AND {is_in}{and} OFFSET 0)")
+        };
         let now = exists(&relation.full_name(), &self.then.untouched(relation, &bound.key, "n"));
         match self.then.old(relation) {
             Some(old) => format!("({now} OR {})", exists(&old, "")),
