@@ -1,5 +1,8 @@
 //! What a caller's shape is: written out, or defined under a name.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 use syncline_delta::Error;
 use syncline_delta::shape::{Request, Shape};
@@ -41,9 +44,34 @@ entry_point!(
     }
 );
 
+/// Texts of requests that a backend remembers, and the longest of them.
+const MAX_KNOWN: usize = 64;
+const MAX_KNOWN_LENGTH: usize = 16 << 10;
+
+thread_local! {
+    /// A server pulls with the same few texts again and again: reading one takes longer than finding nothing new.
+    static KNOWN: RefCell<HashMap<String, Request>> = RefCell::default();
+}
+
+fn parse(text: &str) -> Result<Request> {
+    if let Some(request) = KNOWN.with_borrow(|known| known.get(text).cloned()) {
+        return Ok(request);
+    }
+    let request = Request::parse(text)?;
+    if text.len() <= MAX_KNOWN_LENGTH {
+        KNOWN.with_borrow_mut(|known| {
+            if known.len() == MAX_KNOWN {
+                known.clear();
+            }
+            known.insert(text.to_owned(), request.clone());
+        });
+    }
+    Ok(request)
+}
+
 /// The shape that a text asks for. Call it before the settings are pinned.
 pub fn read(text: &str) -> Result<Shape> {
-    match Request::parse(text)? {
+    match parse(text)? {
         Request::Named { name, params } => Shape::defined(&definition(&name)?, params),
         Request::Shape(shape) if ALLOWED.get() == Allowed::any => Ok(shape),
         Request::Shape(_) => Err(Error::rule("42501", "this role may use named shapes only")
