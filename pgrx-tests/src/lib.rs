@@ -10,6 +10,7 @@ pub mod histories;
 mod install;
 pub mod oracle;
 pub mod rng;
+pub mod slot;
 pub mod stage;
 
 pub use cluster::{Cluster, is_alive};

@@ -10,5 +10,7 @@ pub mod json;
 pub mod log;
 pub mod shape;
 pub mod snapshot;
+pub mod stream;
+mod visible;
 
 pub use error::Error;

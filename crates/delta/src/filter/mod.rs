@@ -345,6 +345,18 @@ impl Filter {
         }
     }
 
+    /// The condition with every sub-select taken for true; of a [`normal`](Self::normal) one that is what a row's own
+    /// columns do not rule out.
+    pub fn own(self) -> Self {
+        let all = |parts: Vec<Self>| parts.into_iter().map(Self::own).collect();
+        match self {
+            Self::And(parts) => Self::And(all(parts)),
+            Self::Or(parts) => Self::Or(all(parts)),
+            Self::InSelect { .. } => Self::Bool(Operand::Const(Const::Bool(true))),
+            own => own,
+        }
+    }
+
     /// Calls `see` with every operand, the outer before the inner.
     fn visit<'a>(&'a self, see: &mut impl FnMut(&'a Operand)) {
         match self {
