@@ -19,6 +19,8 @@ CREATE TABLE syncline.state (
     horizon pg_catalog.pg_snapshot NOT NULL
     -- The output plugin reads the epoch of the moment that it decodes.
 ) WITH (user_catalog_table = true);
+-- And notices by the old row that it is another one.
+ALTER TABLE syncline.state REPLICA IDENTITY FULL;
 COMMENT ON TABLE syncline.state IS 'the generation of cursors, and the oldest snapshot that log rows are kept for';
 INSERT INTO syncline.state (epoch, horizon)
 VALUES (('x' || substr(md5(gen_random_uuid()::text), 1, 15))::bit(60)::bigint, '3:3:');
@@ -50,6 +52,14 @@ CREATE TABLE syncline.leaf (
     root oid NOT NULL
 );
 COMMENT ON TABLE syncline.leaf IS 'to which tracked table a partition belonged: a dropped one no longer tells';
+
+CREATE TABLE syncline.altered (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    relation oid NOT NULL,
+    renamed boolean NOT NULL
+);
+COMMENT ON TABLE syncline.altered IS
+    'tables whose definition was altered, for the output plugin, which reads it in the log; pulls tell it by their cursor';
 
 CREATE TABLE syncline.sample (
     taken timestamptz PRIMARY KEY DEFAULT clock_timestamp(),
@@ -96,6 +106,12 @@ CREATE FUNCTION syncline.set_barrier(relation oid, reason text, columns int2[] D
     AS $$ INSERT INTO syncline.barrier (relation, columns, reason) VALUES (syncline.root($1), $3, $2) $$;
 REVOKE ALL ON FUNCTION syncline.set_barrier(oid, text, int2[]) FROM PUBLIC;
 COMMENT ON FUNCTION syncline.set_barrier(oid, text, int2[]) IS 'makes cursors over these columns of a table reset; NULL: over any';
+
+CREATE FUNCTION syncline.note_altered(relation oid, renamed boolean) RETURNS void LANGUAGE sql
+    SET search_path = pg_catalog, pg_temp
+    AS $$ INSERT INTO syncline.altered (relation, renamed) VALUES ($1, $2) $$;
+REVOKE ALL ON FUNCTION syncline.note_altered(oid, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION syncline.note_altered(oid, boolean) IS 'tells the stream that a table, or its name, is another one from here on';
 
 CREATE FUNCTION syncline.truncated() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp AS $$
@@ -193,8 +209,8 @@ END $$;
 REVOKE ALL ON FUNCTION syncline.attached(oid) FROM PUBLIC;
 COMMENT ON FUNCTION syncline.attached(oid) IS 'barriers for ATTACH PARTITION';
 
--- Called by the native event trigger with what only the parse tree tells: what became of rows ('nothing', 'key', 'attached',
--- 'columns' with their names, 'any'), whether values of the type read otherwise, and whether sync_track runs it.
+-- Called by the native event trigger with what only the parse tree tells: what became of rows ('nothing', 'key', 'renamed',
+-- 'attached', 'columns' with their names, 'any'), whether values of the type read otherwise, and whether sync_track runs it.
 CREATE FUNCTION syncline.on_ddl(change text, names text[], is_of_type boolean, own boolean) RETURNS void LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -218,8 +234,11 @@ BEGIN
                     columns := CASE WHEN array_position(columns, NULL) IS NULL THEN columns END;
                     PERFORM syncline.set_barrier(top, lower(c.command_tag), columns);
                 END IF;
+                PERFORM syncline.note_altered(top, change = 'renamed');
                 PERFORM syncline.adopt(top);
             END IF;
+        ELSIF c.classid = 'pg_namespace'::regclass AND c.command_tag = 'ALTER SCHEMA' THEN
+            PERFORM syncline.note_altered(r.oid, true) FROM pg_class r WHERE r.relnamespace = c.objid AND syncline.is_tracked(r.oid);
         ELSIF c.classid = 'pg_trigger'::regclass AND NOT own THEN
             SELECT g.tgrelid INTO top FROM pg_trigger g
             WHERE g.oid = c.objid
@@ -281,7 +300,7 @@ COMMENT ON FUNCTION syncline.rewritten() IS
     'a barrier that resets nobody: a rewritten table looks empty to older snapshots, which must retry';
 
 CREATE EVENT TRIGGER syncline_ddl ON ddl_command_end
-    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE SCHEMA', 'CREATE TRIGGER', 'ALTER TRIGGER', 'ALTER TYPE', 'CREATE CAST')
+    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE SCHEMA', 'ALTER SCHEMA', 'CREATE TRIGGER', 'ALTER TRIGGER', 'ALTER TYPE', 'CREATE CAST')
     EXECUTE FUNCTION syncline.ddl();
 CREATE EVENT TRIGGER syncline_dropped ON sql_drop EXECUTE FUNCTION syncline.dropped();
 CREATE EVENT TRIGGER syncline_rewritten ON table_rewrite EXECUTE FUNCTION syncline.rewritten();
@@ -615,6 +634,7 @@ BEGIN
     DELETE FROM syncline.log l WHERE pg_visible_in_snapshot(l.xid, edge.snapshot);
     GET DIAGNOSTICS pruned = ROW_COUNT;
     PERFORM set_config('syncline.pruning', 'off', true);
+    DELETE FROM syncline.altered;
     DELETE FROM syncline.message m WHERE pg_visible_in_snapshot(m._sync_version::text::xid8, edge.snapshot);
     DELETE FROM syncline.barrier b WHERE pg_visible_in_snapshot(b.xid, edge.snapshot);
     UPDATE syncline.state SET horizon = edge.snapshot;

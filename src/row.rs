@@ -142,7 +142,7 @@ impl Writer {
             pg_sys::BYTEAOID => Self::Bytea,
             // SAFETY: a catalog look-up.
             _ if unsafe { pg_sys::type_is_rowtype(base) } => Self::composite(base, int8_as_string),
-            _ if types::has_json_cast(base) => Self::ToJsonb(base),
+            _ if types::json_cast(base).is_some() => Self::ToJsonb(base),
             _ => Self::Output(output),
         }
     }

@@ -11,13 +11,14 @@ use std::process::{Command, Stdio, id};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The programs that tests run; links would lead the server back to the system's folders.
-const PROGRAMS: [&str; 10] = [
+const PROGRAMS: [&str; 11] = [
     "postgres",
     "initdb",
     "pg_ctl",
     "pg_basebackup",
     "pg_rewind",
     "pg_dump",
+    "pg_recvlogical",
     "psql",
     "createdb",
     "dropdb",

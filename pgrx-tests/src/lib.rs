@@ -9,6 +9,7 @@ pub mod golden;
 pub mod histories;
 mod install;
 pub mod oracle;
+pub mod relay;
 pub mod rng;
 pub mod slot;
 pub mod stage;

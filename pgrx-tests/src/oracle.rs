@@ -7,6 +7,7 @@
 mod alterer;
 mod client;
 mod shape;
+mod stream;
 mod writer;
 
 use std::fmt;
@@ -83,6 +84,10 @@ pub struct Report {
     pub writes: u64,
     /// Alterations of tables.
     pub alterations: u64,
+    /// Transactions that came by the stream, for one shape each.
+    pub streamed: u64,
+    /// Shapes that became stale.
+    pub stale: u64,
 }
 
 /// The first difference between a copy and the truth, or another proof that something is wrong.
@@ -112,6 +117,8 @@ enum Count {
     Upserts,
     Writes,
     Alterations,
+    Streamed,
+    Stale,
 }
 
 /// What all threads share.
@@ -120,7 +127,9 @@ struct Shared {
     /// Whether row security restricts the role `ann`.
     secured: bool,
     stop: AtomicBool,
-    counts: [AtomicU64; 9],
+    counts: [AtomicU64; 11],
+    /// How many may still write.
+    writing: AtomicU64,
     violation: Mutex<Option<String>>,
 }
 
@@ -131,6 +140,25 @@ impl Shared {
 
     fn counted(&self, what: Count) -> u64 {
         self.counts[what as usize].load(Ordering::Relaxed)
+    }
+
+    /// Adds what a follower of the stream did.
+    fn count_stream(&self, count: &crate::relay::Count) {
+        let counts = [(Count::Pulls, count.pulls), (Count::Streamed, count.applied), (Count::Stale, count.stale)];
+        for (what, number) in counts {
+            self.counts[what as usize].fetch_add(number, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether somebody may still write.
+    fn has_writers(&self) -> bool {
+        self.writing.load(Ordering::Relaxed) > 0
+    }
+
+    /// Runs one who writes.
+    fn writing(&self, write: impl FnOnce()) {
+        write();
+        self.writing.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn is_running(&self) -> bool {
@@ -154,6 +182,8 @@ impl Shared {
             upserts: self.counted(Count::Upserts),
             writes: self.counted(Count::Writes),
             alterations: self.counted(Count::Alterations),
+            streamed: self.counted(Count::Streamed),
+            stale: self.counted(Count::Stale),
         };
         for (name, server) in servers {
             let log = server.log();
@@ -203,6 +233,17 @@ pub fn run(
     alterers: u64,
     mutant: Option<&str>,
 ) -> Result<Report, Violation> {
+    run_all(install, seed, length, [alterers, 0], mutant)
+}
+
+/// The same with so many who alter tables, and so many followers of the stream.
+pub fn run_all(
+    install: &Install,
+    seed: u64,
+    length: Duration,
+    [alterers, streams]: [u64; 2],
+    mutant: Option<&str>,
+) -> Result<Report, Violation> {
     // A standby that waits for its readers: they are to be told to try again by us, not to be cancelled.
     let settings =
         [("max_standby_streaming_delay", "-1"), ("hot_standby_feedback", "on"), ("deadlock_timeout", "50ms")];
@@ -217,19 +258,23 @@ pub fn run(
     }
     let standby = primary.standby();
     standby.catch_up(&primary);
-    let shared = Shared { secured, ..Shared::default() };
+    let shared = Shared { secured, writing: AtomicU64::new(WRITERS + 1 + alterers), ..Shared::default() };
     thread::scope(|scope| {
         let (shared, primary, standby) = (&shared, &primary, &standby);
         let end = Instant::now() + length;
         for actor in 0..WRITERS {
-            scope.spawn(move || writer::write(shared, primary, Rng::new(seed, actor), actor));
+            scope.spawn(move || shared.writing(|| writer::write(shared, primary, Rng::new(seed, actor), actor)));
         }
         for actor in WRITERS..WRITERS + CLIENTS {
             scope.spawn(move || client::follow(shared, primary, standby, Rng::new(seed, actor)));
         }
-        scope.spawn(move || prune(shared, primary, Rng::new(seed, WRITERS + CLIENTS)));
+        for actor in 0..streams {
+            scope.spawn(move || stream::follow(shared, primary, Rng::new(seed, 1000 + actor), actor));
+        }
+        scope.spawn(move || shared.writing(|| prune(shared, primary, Rng::new(seed, WRITERS + CLIENTS))));
         for actor in 1..=alterers {
-            scope.spawn(move || alterer::alter(shared, primary, Rng::new(seed, WRITERS + CLIENTS + actor)));
+            let rng = Rng::new(seed, WRITERS + CLIENTS + actor);
+            scope.spawn(move || shared.writing(|| alterer::alter(shared, primary, rng)));
         }
         while shared.is_running() && Instant::now() < end {
             thread::sleep(Duration::from_millis(50));

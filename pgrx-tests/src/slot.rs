@@ -110,7 +110,8 @@ impl Object<'_> {
             "message" => format!(
                 "message {} {} {}",
                 self.topic.as_deref().unwrap_or("?"),
-                raw(self.payload),
+                // To serde a null is nothing.
+                self.payload.map_or("null", RawValue::get),
                 if self.transactional == Some(true) { "transactional" } else { "at once" }
             ),
             "commit" => {

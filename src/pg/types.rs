@@ -110,7 +110,7 @@ pub fn is_native(typid: pg_sys::Oid) -> bool {
             let attributes = super::relation::attributes(pg_sys::lookup_rowtype_tupdesc_copy(base, -1));
             return attributes.iter().all(|attribute| is_native(attribute.storage.typid));
         }
-        if has_json_cast(base) {
+        if json_cast(base).is_some_and(|function| !is_compiled(function)) {
             return false;
         }
         if pg_sys::type_is_enum(base) {
@@ -142,17 +142,15 @@ fn is_compiled(function: pg_sys::Oid) -> bool {
     }
 }
 
-/// `to_jsonb` honours casts to JSON that users' types have.
-pub fn has_json_cast(typid: pg_sys::Oid) -> bool {
+/// The function of a cast to JSON: `to_jsonb` honours those that users' types have.
+pub fn json_cast(typid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     let mut function = pg_sys::InvalidOid;
+    if typid.to_u32() < FIRST_NORMAL_OBJECT_ID {
+        return None;
+    }
     // SAFETY: a catalog look-up.
-    typid.to_u32() >= FIRST_NORMAL_OBJECT_ID
-        && unsafe {
-            pg_sys::find_coercion_pathway(
-                pg_sys::JSONOID,
-                typid,
-                pg_sys::CoercionContext::COERCION_EXPLICIT,
-                &mut function,
-            )
-        } == pg_sys::CoercionPathType::COERCION_PATH_FUNC
+    let path = unsafe {
+        pg_sys::find_coercion_pathway(pg_sys::JSONOID, typid, pg_sys::CoercionContext::COERCION_EXPLICIT, &mut function)
+    };
+    (path == pg_sys::CoercionPathType::COERCION_PATH_FUNC).then_some(function)
 }

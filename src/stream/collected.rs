@@ -22,7 +22,7 @@ use crate::pg::{function, settings};
 
 type Cells = Vec<Cell<pg_sys::Datum>>;
 
-/// Columns of `syncline.log`, `syncline.barrier` and `syncline.heartbeat`, by attribute number.
+/// Columns of internal tables, by attribute number.
 mod column {
     pub const LOG_RELATION: i16 = 1;
     pub const LOG_SEQ: i16 = 3;
@@ -30,7 +30,9 @@ mod column {
     pub const LOG_OLD: i16 = 6;
     pub const BARRIER_RELATION: i16 = 2;
     pub const BARRIER_COLUMNS: i16 = 4;
-    pub const BARRIER_REASON: i16 = 5;
+    pub const ALTERED_RELATION: i16 = 2;
+    pub const ALTERED_RENAMED: i16 = 3;
+    pub const STATE_EPOCH: i16 = 2;
     pub const HEARTBEAT_SNAPSHOT: i16 = 2;
 }
 
@@ -43,7 +45,7 @@ pub struct Collected {
     pub xid: Xid,
     /// What its writer saw, if it was `sync_heartbeat`.
     pub heartbeat: Option<Snapshot>,
-    /// Whether the epoch may be another one now.
+    /// Whether the epoch is another one now.
     pub is_epoch_changed: bool,
     /// By shape: why it cannot be followed.
     stale: Vec<Option<Reason>>,
@@ -94,7 +96,12 @@ impl Collected {
         match (&*relations.get(shapes, relation.oid()), change) {
             (Known::Log, RowChange::Insert(row)) => self.log(shapes, relations, area, row),
             (Known::Barrier, RowChange::Insert(row)) => self.barrier(shapes, relations, area, row),
+            (Known::Altered, RowChange::Insert(row)) => self.altered(shapes, relations, row),
             (Known::Heartbeat, RowChange::Insert(row) | RowChange::Update(_, row)) => self.heartbeat(area, row),
+            (Known::State, RowChange::Update(Some(old), new)) => {
+                let is_same = old.value(column::STATE_EPOCH) == new.value(column::STATE_EPOCH);
+                self.is_epoch_changed |= !is_same;
+            }
             (Known::State, _) => self.is_epoch_changed = true,
             (Known::Message(member, numbers), change) => {
                 if let RowChange::Insert(row) = &change {
@@ -212,21 +219,29 @@ impl Collected {
     fn barrier(&mut self, shapes: &[(String, Shape)], relations: &mut Relations, area: Area, row: Tuple<'_>) {
         let Some(relation) = row.value(column::BARRIER_RELATION) else { return };
         let root = pg_sys::Oid::from(relation.value() as u32);
-        let (columns, reason) = area.run(|| {
-            // SAFETY: the columns are declared as int2[] and text.
-            let columns: Option<Vec<i16>> = row
-                .large(column::BARRIER_COLUMNS)
-                .and_then(|datum| unsafe { pgrx::FromDatum::from_datum(datum, false) });
-            (columns, row.large(column::BARRIER_REASON).map(function::text).unwrap_or_default())
+        let columns: Option<Vec<i16>> = area.run(|| {
+            // SAFETY: the column is declared as int2[].
+            row.large(column::BARRIER_COLUMNS).and_then(|datum| unsafe { pgrx::FromDatum::from_datum(datum, false) })
         });
         let concerned = match relations.plan(shapes, root) {
             Some(plan) => plan.concerned(columns.as_deref()),
             None => Vec::new(),
         };
         self.make_stale(concerned, Reason::Barrier);
-        // By another name, or gone: shapes that meant the table mean another one now, or none.
-        self.make_stale(relations.shapes_of(root).collect::<Vec<_>>(), Reason::Barrier);
-        if reason == "rename" || !relations::exists(root) {
+        if !relations::exists(root) {
+            // Dropped: nobody knows any more which shapes had it.
+            self.all_stale();
+        }
+    }
+
+    /// A table got another definition or another name, by which shapes may have meant another one.
+    fn altered(&mut self, shapes: &[(String, Shape)], relations: &mut Relations, row: Tuple<'_>) {
+        let Some(relation) = row.value(column::ALTERED_RELATION) else { return };
+        let root = pg_sys::Oid::from(relation.value() as u32);
+        let before: Vec<usize> = relations.shapes_of(root).collect();
+        let now: Vec<usize> = relations.plan(shapes, root).iter().flat_map(|plan| plan.shapes()).collect();
+        self.make_stale(before.into_iter().chain(now), Reason::Barrier);
+        if row.value(column::ALTERED_RENAMED).is_none_or(|renamed| renamed.value() & 0xff != 0) {
             self.all_stale();
         }
     }

@@ -18,7 +18,7 @@ use crate::error::{Result, unwrap_or_raise};
 use crate::pg::decoding::{self, Context, Opened, Transaction};
 use crate::pg::function::{Call, entry_point};
 use crate::pg::memory::Area;
-use crate::pg::snapshot;
+use crate::pg::{settings, snapshot};
 use collected::Collected;
 use relations::Relations;
 
@@ -200,6 +200,11 @@ impl State {
     fn new(context: &Context, is_init: bool) -> Result<Self> {
         let pairs = context.options();
         let options = Options::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_deref())))?;
+        if let (Some((id, table)), false) = (options.unqualified(), settings::has_search_path()) {
+            return Err(Error::rule("22023", format!("shape \"{id}\" names table \"{table}\" without its schema"))
+                .with_detail("This connection has an empty search path.")
+                .with_hint("Write schema.table: pg_recvlogical empties the search path."));
+        }
         if let Some(since) = &options.since {
             check_since(since, if is_init { 0 } else { context.confirmed() })?;
         }
@@ -272,15 +277,13 @@ impl State {
 
     fn learn_epoch(&mut self, collected: &mut Collected) -> Result<()> {
         let epoch = decoding::epoch();
-        if let (Some(epoch), Some(since)) = (epoch, &self.options.since)
-            && self.epoch.is_none()
+        if collected.is_epoch_changed {
+            collected.all_stale();
+        } else if let (Some(epoch), Some(since)) = (epoch, &self.options.since)
             && epoch != since.epoch
         {
             return Err(Error::rule("55000", "option \"since\" is of another epoch")
                 .with_hint("Start anew: give \"not_before\" instead, and pull every shape."));
-        }
-        if self.epoch.is_some() && epoch != self.epoch {
-            collected.all_stale();
         }
         self.epoch = epoch.or(self.epoch);
         Ok(())
@@ -296,7 +299,8 @@ impl State {
 fn check_since(since: &Position, confirmed: u64) -> Result<()> {
     let here = snapshot::position(0, Snapshot::new(0, []));
     if (since.system, since.database) != (here.system, here.database) {
-        return Err(Error::rule("55000", "option \"since\" is of another cluster or database"));
+        return Err(Error::rule("55000", "option \"since\" is of another cluster or database")
+            .with_hint("Start anew: give \"not_before\" instead, and pull every shape."));
     }
     if since.lsn < confirmed {
         return Err(Error::rule("55000", "option \"since\" is older than what was acknowledged to the slot")

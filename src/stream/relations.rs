@@ -145,6 +145,8 @@ pub enum Known {
     Log,
     /// `syncline.barrier`
     Barrier,
+    /// `syncline.altered`
+    Altered,
     /// `syncline.state`
     State,
     /// `syncline.heartbeat`
@@ -221,6 +223,7 @@ impl Relations {
             match here.name.1.as_str() {
                 "log" => return Known::Log,
                 "barrier" => return Known::Barrier,
+                "altered" => return Known::Altered,
                 "state" => return Known::State,
                 "heartbeat" => return Known::Heartbeat,
                 _ => {}
@@ -337,7 +340,9 @@ impl<'a> Builder<'a> {
                     wishes.push(Wish { place, id, shape, table });
                 }
                 let looks = |select: &&Select| is_meant(select.schema.as_deref(), &select.table);
-                if selects(table.filter.as_ref()).iter().any(looks) && !levels.contains(&place) {
+                if table.filter.iter().flat_map(Filter::all_selects).any(|select| looks(&select))
+                    && !levels.contains(&place)
+                {
                     levels.push(place);
                 }
             }
@@ -394,7 +399,7 @@ impl<'a> Builder<'a> {
             delete: object::change("delete", wish.id, &wish.table.relation),
             upsert: object::change("upsert", wish.id, &wish.table.relation),
             filter: places(&reads.filter),
-            is_relational: !selects(wish.table.filter.as_ref()).is_empty(),
+            is_relational: wish.table.filter.as_ref().is_some_and(|filter| !filter.selects().is_empty()),
             condition,
             key: object(key, false),
             value: object(&output, true),
@@ -405,13 +410,6 @@ impl<'a> Builder<'a> {
 
 fn place(columns: &[Attribute], number: i16) -> Option<usize> {
     columns.iter().position(|column| column.number == number)
-}
-
-/// All sub-selects of a filter, those inside others too.
-fn selects(filter: Option<&Filter>) -> Vec<&Select> {
-    let outer = filter.map(Filter::selects).unwrap_or_default();
-    let inner: Vec<_> = outer.iter().flat_map(|select| selects(select.filter.as_ref())).collect();
-    outer.into_iter().chain(inner).collect()
 }
 
 /// The tracked table that a name means, as `Tracked::resolve` finds it.

@@ -315,6 +315,14 @@ impl Filter {
         }
     }
 
+    /// Its sub-selects and those inside them.
+    pub fn all_selects(&self) -> Vec<&Select> {
+        let outer = self.selects();
+        let inner: Vec<_> =
+            outer.iter().filter_map(|select| select.filter.as_ref()).flat_map(Self::all_selects).collect();
+        outer.into_iter().chain(inner).collect()
+    }
+
     /// Its sub-selects in the same order, to be changed.
     pub fn selects_mut(&mut self) -> Vec<&mut Select> {
         match self {

@@ -60,6 +60,17 @@ impl Options {
         Ok(options)
     }
 
+    /// The first table that a shape names without its schema: the shape's id and the name.
+    pub fn unqualified(&self) -> Option<(&str, &str)> {
+        self.shapes.iter().find_map(|(id, shape)| {
+            let tables = shape.tables.iter().map(|table| (table.schema.as_deref(), table.name.as_str()));
+            let filters = shape.tables.iter().filter_map(|table| table.filter.as_ref());
+            let levels = filters.flat_map(Filter::all_selects);
+            let levels = levels.map(|select| (select.schema.as_deref(), select.table.as_str()));
+            tables.chain(levels).find(|(schema, _)| schema.is_none()).map(|(_, name)| (id.as_str(), name))
+        })
+    }
+
     /// Whether messages of a topic are sent.
     pub fn wants(&self, topic: &str) -> bool {
         self.topics.iter().any(|prefix| topic.starts_with(prefix.as_str()))
