@@ -381,6 +381,14 @@ fn messages_come_with_their_transaction_or_at_once_and_by_topic() {
             ("SELECT pg_logical_emit_message(true, 'syncline.message', '6:chat.x1')", &[]),
         ],
     );
+    // So many that they do not wait for the commit.
+    run(
+        &mut client,
+        "BEGIN; UPDATE t SET n = 'y' WHERE id = 1; SELECT sync_publish('chat.', to_jsonb(repeat('m', 2000))) FROM generate_series(1, 2000); COMMIT",
+    );
+    let summaries = slot.follow(&mut client);
+    assert_eq!(summaries.iter().filter(|line| line.starts_with("message chat. \"mmm")).count(), 2_000);
+    assert_eq!(summaries[summaries.len() - 1], "commit a,m");
     run(&mut client, "SELECT sync_prune('0')");
     assert_eq!(slot.follow(&mut client)[0], r#"delete m m {"id": 5}"#);
     let left: i64 = client.query_one("SELECT count(*) FROM syncline.message", &[]).unwrap().get(0);

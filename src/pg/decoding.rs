@@ -81,10 +81,10 @@ impl Context {
         unsafe { (*(*self.0).slot).data.confirmed_flush }
     }
 
-    /// Sends texts, each as one message.
-    pub fn write(&self, texts: &[Vec<u8>]) {
+    /// Sends texts, each as one message; `ends` if nothing more comes of the same transaction.
+    pub fn write(&self, texts: &[Vec<u8>], ends: bool) {
         for (i, text) in texts.iter().enumerate() {
-            let is_last = i + 1 == texts.len();
+            let is_last = ends && i + 1 == texts.len();
             // SAFETY: called from a callback that may write; the bytes are appended with their length.
             unsafe {
                 pg_sys::OutputPluginPrepareWrite(self.0, is_last);

@@ -36,6 +36,9 @@ mod column {
     pub const HEARTBEAT_SNAPSHOT: i16 = 2;
 }
 
+/// The bytes of messages that are kept for the commit.
+const MESSAGES: usize = 1 << 20;
+
 /// What a key and the places of its columns take beside the values.
 const OVERHEAD: usize = 200;
 
@@ -51,7 +54,8 @@ pub struct Collected {
     stale: Vec<Option<Reason>>,
     /// By table.
     nets: HashMap<pg_sys::Oid, (Rc<Plan>, Net<pg_sys::Datum>)>,
-    messages: Vec<(String, String)>,
+    /// Messages that were not written yet.
+    messages: Batches,
     /// The bytes that it takes.
     size: usize,
     /// Whether it is its client's own: only what is of nobody's rows is looked at.
@@ -67,7 +71,7 @@ impl Collected {
             is_epoch_changed: false,
             stale: vec![None; shapes],
             nets: HashMap::new(),
-            messages: Vec::new(),
+            messages: Batches::default(),
             size: 0,
             is_echo,
         }
@@ -87,12 +91,13 @@ impl Collected {
     /// One row changed.
     pub fn change(
         &mut self,
-        shapes: &[(String, Shape)],
+        options: &Options,
         relations: &mut Relations,
         area: Area,
         relation: Opened,
         change: RowChange<'_>,
     ) {
+        let shapes = &options.shapes;
         match (&*relations.get(shapes, relation.oid()), change) {
             (Known::Log, RowChange::Insert(row)) => self.log(shapes, relations, area, row),
             (Known::Barrier, RowChange::Insert(row)) => self.barrier(shapes, relations, area, row),
@@ -105,7 +110,7 @@ impl Collected {
             (Known::State, _) => self.is_epoch_changed = true,
             (Known::Message(member, numbers), change) => {
                 if let RowChange::Insert(row) = &change {
-                    self.message(area, *row, *numbers);
+                    self.message(options, area, *row, *numbers);
                 }
                 if let Some(member) = member {
                     self.row(member, area, change);
@@ -257,32 +262,39 @@ impl Collected {
         }
     }
 
-    fn message(&mut self, area: Area, row: Tuple<'_>, [topic, payload]: [i16; 2]) {
+    fn message(&mut self, options: &Options, area: Area, row: Tuple<'_>, [topic, payload]: [i16; 2]) {
         if self.is_echo {
             return;
         }
         let (Some(topic), Some(payload)) = (row.large(topic), row.large(payload)) else { return };
-        let message =
-            area.run(|| (function::text(topic), function::output(pg_sys::Oid::from(pg_sys::F_JSONB_OUT), payload)));
-        self.messages.push(message);
+        let (topic, payload) = area
+            .inner(c"syncline message")
+            .run(|| (function::text(topic), function::output(pg_sys::Oid::from(pg_sys::F_JSONB_OUT), payload)));
+        if options.wants(&topic) {
+            self.messages.push(&object::message(&topic, payload.as_bytes(), true));
+        }
+    }
+
+    /// The messages so far, if they are so many that they must not wait for the commit.
+    pub fn overdue(&mut self) -> Vec<Vec<u8>> {
+        if self.messages.size() > MESSAGES { std::mem::take(&mut self.messages).finish() } else { Vec::new() }
     }
 
     /// Writes what the shapes' clients have to do; the shapes that they are up to date with then.
     pub fn finish(&mut self, options: &Options, area: Area, out: &mut Batches) -> Vec<usize> {
         let nets = std::mem::take(&mut self.nets);
-        let tables: Vec<(Rc<Plan>, Vec<Outcome<pg_sys::Datum>>)> =
+        let tables: Vec<Table> =
             nets.into_values().filter(|(_, net)| !net.is_empty()).map(|(plan, net)| (plan, net.finish())).collect();
+        let is_touched = |&shape: &usize| {
+            self.stale[shape].is_none()
+                && tables.iter().any(|(plan, _)| plan.uses.iter().any(|used| used.shape == shape))
+        };
+        let touched: Vec<usize> = (0..self.stale.len()).filter(is_touched).collect();
         let mut changes: Vec<Batches> = Vec::new();
-        for shape in 0..self.stale.len() {
-            if self.stale[shape].is_some() || !tables.iter().any(|(plan, _)| plan.uses.iter().any(|u| u.shape == shape))
-            {
-                continue;
-            }
-            // An error in here would come from code of a type, or from a value too large to be written.
-            match guard::attempt(|| settings::pinned(|| net_effect(shape, &tables, area))) {
-                Some(Ok(batches)) => changes.push(batches),
-                Some(Err(reason)) => self.make_stale([shape], reason),
-                None => self.make_stale([shape], Reason::Schema),
+        for (shape, effect) in touched.iter().zip(net_effects(&touched, &tables, area)) {
+            match effect {
+                Ok(batches) => changes.push(batches),
+                Err(reason) => self.make_stale([*shape], reason),
             }
         }
         for (place, reason) in self.stale.iter().enumerate() {
@@ -291,9 +303,7 @@ impl Collected {
             }
         }
         changes.into_iter().for_each(|batches| out.append(batches));
-        for (topic, payload) in self.messages.iter().filter(|(topic, _)| options.wants(topic)) {
-            out.push(&object::message(topic, payload.as_bytes(), true));
-        }
+        out.append(std::mem::take(&mut self.messages));
         (0..self.stale.len()).filter(|&shape| self.stale[shape].is_none()).collect()
     }
 }
@@ -372,12 +382,29 @@ fn datum(cell: &Cell<pg_sys::Datum>) -> Option<pg_sys::Datum> {
     }
 }
 
-/// What a shape's client has to do: deletes, then upserts.
-fn net_effect(
-    shape: usize,
-    tables: &[(Rc<Plan>, Vec<Outcome<pg_sys::Datum>>)],
-    area: Area,
-) -> std::result::Result<Batches, Reason> {
+/// The keys of a table, and what became of them.
+type Table = (Rc<Plan>, Vec<Outcome<pg_sys::Datum>>);
+
+/// What the clients of these shapes have to do.
+fn net_effects(shapes: &[usize], tables: &[Table], area: Area) -> Vec<std::result::Result<Batches, Reason>> {
+    if shapes.is_empty() {
+        return Vec::new();
+    }
+    let mut left = memory();
+    let mut effect = |&shape: &usize| {
+        let batches = net_effect(shape, tables, area, left)?;
+        left = left.saturating_sub(batches.size());
+        Ok(batches)
+    };
+    // An error in here comes from code of a type, or from a value too large to be written: then each shape stands for itself.
+    guard::attempt(|| settings::pinned(|| shapes.iter().map(&mut effect).collect())).unwrap_or_else(|| {
+        let alone = |shape| guard::attempt(|| settings::pinned(|| effect(shape))).unwrap_or(Err(Reason::Schema));
+        shapes.iter().map(alone).collect()
+    })
+}
+
+/// What a shape's client has to do, in so many bytes: deletes, then upserts.
+fn net_effect(shape: usize, tables: &[Table], area: Area, room: usize) -> std::result::Result<Batches, Reason> {
     let (mut deletes, mut upserts) = (Batches::default(), Batches::default());
     let scratch = area.inner(c"syncline row");
     for (plan, outcomes) in tables {
@@ -386,7 +413,7 @@ fn net_effect(
             for outcome in outcomes {
                 scratch.run(|| change(plan, taken, outcome, &mut deletes, &mut upserts))?;
                 scratch.empty();
-                if deletes.size() + upserts.size() > memory() {
+                if deletes.size() + upserts.size() > room {
                     return Err(Reason::Size);
                 }
             }

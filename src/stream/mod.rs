@@ -130,7 +130,8 @@ unsafe extern "C-unwind" fn change(
     };
     state.tick(&context);
     if let (Some(collected), Some(change)) = (&mut state.transaction, change) {
-        collected.change(&state.options.shapes, &mut state.relations, state.area, relation, change);
+        collected.change(&state.options, &mut state.relations, state.area, relation, change);
+        context.write(&collected.overdue(), false);
     }
 }
 
@@ -177,7 +178,7 @@ unsafe extern "C-unwind" fn message(
     if let (true, Some((topic, payload))) = (is_ours, object::published(content))
         && state.options.wants(topic)
     {
-        context.write(&[object::message(topic, payload.as_bytes(), false)]);
+        context.write(&[object::message(topic, payload.as_bytes(), false)], true);
     }
 }
 
@@ -192,7 +193,7 @@ unsafe extern "C-unwind" fn commit(
     // SAFETY: see `begin`.
     let state = unsafe { context.state::<State>() };
     let texts = unwrap_or_raise(state.commit(&transaction));
-    context.write(&texts);
+    context.write(&texts, true);
     context.progress(texts.is_empty());
 }
 

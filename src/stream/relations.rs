@@ -302,6 +302,10 @@ impl Reads {
         };
         let filter = names.into_iter().map(column).collect::<Result<Vec<_>>>()?;
         let output = plan::chosen(tracked, table.columns.as_deref())?;
+        // What is computed when it is read is in no row of the log.
+        if let Some(virtual_one) = output.iter().find(|column| column.generated == b'v') {
+            return Err(Error::rule("0A000", format!("column \"{}\" is virtual", virtual_one.name)));
+        }
         // Functions of users' types may query; nothing of a user's runs while decoding.
         if let Some(strange) = output.iter().chain(&filter).find(|column| !types::is_native(column.storage.typid)) {
             return Err(Error::rule("0A000", format!("column \"{}\" has a type of its own code", strange.name)));

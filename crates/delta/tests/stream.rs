@@ -49,6 +49,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..9)
 }
 
+/// Key, order, and what the key was.
+type LogRow = (u8, i64, Option<Vec<Cell<u32>>>);
+
 /// A table under one transaction, and what of it is in the log.
 struct Table {
     /// The row, and the command of the transaction that made it; nothing if it was found.
@@ -57,7 +60,7 @@ struct Table {
     count: u32,
     net: Net<u32>,
     /// Log rows of the statement, which are written behind its changes in any order.
-    logs: Vec<(u8, i64, Option<Vec<Cell<u32>>>)>,
+    logs: Vec<LogRow>,
     /// Whether a change was logged without a large value.
     has_large: bool,
 }
