@@ -104,11 +104,15 @@ impl Object {
                 None => out.extend_from_slice(b"null"),
                 Some(datum) => member.writer.write(out, datum),
             }
-            if out.len() > MAX_ROW {
-                raise(&Error::Limit { what: "the JSON of a row", limit: MAX_ROW });
-            }
+            check_length(out);
         }
         out.push(b'}');
+    }
+}
+
+fn check_length(out: &[u8]) {
+    if out.len() > MAX_ROW {
+        raise(&Error::Limit { what: "the JSON of a row", limit: MAX_ROW });
     }
 }
 
@@ -269,6 +273,8 @@ fn nested(out: &mut Vec<u8>, element: &Writer, extents: &[i32], values: &[pg_sys
         } else {
             element.write(out, values[i]);
         }
+        // A number of eight bytes can be a text of a hundred thousand.
+        check_length(out);
     }
     out.push(b']');
 }
