@@ -224,6 +224,48 @@ fn the_replication_protocol_carries_the_same_lines() {
     assert_eq!(lines.len(), 7, "{lines:?}");
 }
 
+/// Prints the lines of so many messages, then acknowledges them.
+const DRIVER: &str = "
+import sys, select, psycopg2
+from psycopg2.extras import LogicalReplicationConnection
+cursor = psycopg2.connect('', connection_factory=LogicalReplicationConnection).cursor()
+cursor.start_replication(slot_name='s', decode=True, options={'shapes': sys.argv[1]})
+count = int(sys.argv[2])
+while count:
+    message = cursor.read_message()
+    if message is None:
+        select.select([cursor], [], [], 1)
+        continue
+    print(message.payload)
+    count -= 1
+    cursor.send_feedback(flush_lsn=message.data_start, force=True)
+";
+
+#[test]
+fn a_drivers_replication_connection_gets_the_same_lines_while_they_are_written() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    run(&mut client, TABLE);
+    let driver = Command::new("/usr/bin/python3")
+        .args(["-c", DRIVER, SHAPES, "3"])
+        .env("PGHOST", cluster.socket())
+        .env("PGUSER", "postgres")
+        .env("PGDATABASE", "postgres")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    cluster.wait_until("SELECT bool_or(active) FROM pg_replication_slots");
+    run(&mut client, "INSERT INTO t VALUES (1, 1, 'x');; UPDATE t SET f = 2;; SELECT sync_heartbeat()");
+    let output = driver.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let summaries: Vec<String> = text.lines().map(|line| object(line).summary()).collect();
+    let expected =
+        [r#"upsert a t {"f": 1, "n": "x", "id": 1}"#, "commit a", r#"delete a t {"id": 1}"#, "commit a", "commit a"];
+    assert_eq!(summaries, expected);
+}
+
 #[test]
 fn a_commit_that_hangs_between_the_log_and_new_snapshots_is_neither_lost_nor_taken_twice() {
     let install = Install::new();

@@ -139,6 +139,66 @@ fn a_slot_that_lags_behind_a_renamed_column_sends_what_came_before_and_never_sto
 }
 
 #[test]
+fn a_constant_that_a_column_of_another_type_refuses_does_not_stop_the_slot() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    run(
+        &mut client,
+        "CREATE EXTENSION syncline; CREATE TABLE t (id int PRIMARY KEY, s text, n int); SELECT sync_track('t', '{s}')",
+    );
+    let word = r#"{"tables": {"t": {"where": "s = 'word'"}}}"#;
+    let mut slot = Slot::new(&mut client, "s", &[("w", word), ("n", r#"{"tables": {"t": {"columns": ["n"]}}}"#)]);
+    slot.tell(
+        &mut client,
+        &[
+            (
+                "INSERT INTO t VALUES (1, 'word', 1)",
+                &[r#"upsert w t {"n": 1, "s": "word", "id": 1}"#, r#"upsert n t {"n": 1, "id": 1}"#, "commit w,n"],
+            ),
+            ("ALTER TABLE t ALTER COLUMN s TYPE int USING 7", &["stale w barrier", "stale n barrier", "commit "]),
+            ("UPDATE t SET n = 2", &["stale w schema", r#"upsert n t {"n": 2, "id": 1}"#, "commit n"]),
+            ("ALTER TABLE t ALTER COLUMN s TYPE text USING 'word'", &["stale w barrier", "stale n barrier", "commit "]),
+            (
+                "UPDATE t SET n = 3",
+                &[r#"upsert w t {"n": 3, "s": "word", "id": 1}"#, r#"upsert n t {"n": 3, "id": 1}"#, "commit w,n"],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn partitions_with_rows_that_come_and_go_make_shapes_stale() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    run(
+        &mut client,
+        "CREATE EXTENSION syncline; CREATE TABLE p (id int, r int, PRIMARY KEY (r, id)) PARTITION BY LIST (r); \
+         CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1); SELECT sync_track('p'); INSERT INTO p VALUES (1, 1); \
+         CREATE TABLE p2 (id int NOT NULL, r int NOT NULL, _sync_version bigint NOT NULL DEFAULT 0); INSERT INTO p2 VALUES (2, 2)",
+    );
+    let mut slot = Slot::new(&mut client, "s", &[("p", r#"{"tables": {"p": {}}}"#)]);
+    slot.tell(
+        &mut client,
+        &[
+            ("ALTER TABLE p ATTACH PARTITION p2 FOR VALUES IN (2)", &["stale p barrier", "commit "]),
+            (
+                "UPDATE p SET id = 3 WHERE r = 2",
+                &[r#"delete p p {"r": 2, "id": 2}"#, r#"upsert p p {"r": 2, "id": 3}"#, "commit p"],
+            ),
+            ("ALTER TABLE p DETACH PARTITION p2", &["stale p barrier", "commit "]),
+            ("DELETE FROM p2", &[]),
+            ("TRUNCATE p1", &["stale p barrier", "commit "]),
+            ("INSERT INTO p VALUES (4, 1)", &[r#"upsert p p {"r": 1, "id": 4}"#, "commit p"]),
+            ("DROP TABLE p1", &["stale p barrier", "commit "]),
+            ("CREATE TABLE p3 PARTITION OF p FOR VALUES IN (3)", &["stale p barrier", "commit "]),
+            ("INSERT INTO p3 (id, r) VALUES (5, 3)", &[r#"upsert p p {"r": 3, "id": 5}"#, "commit p"]),
+        ],
+    );
+}
+
+#[test]
 fn what_other_tables_decide_is_pulled() {
     let install = Install::new();
     let cluster = Cluster::start(&install);
