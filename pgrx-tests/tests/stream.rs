@@ -445,4 +445,18 @@ fn what_came_from_an_origin_is_not_sent_back_to_it() {
     assert_eq!(sent(""), ["11", "12", "13"]);
     assert_eq!(sent(", 'without_origin', 'relay'"), ["12", "13"]);
     assert_eq!(sent(", 'without_origin', 'nowhere'"), ["11", "12", "13"]);
+    drop(sent);
+    // The origin knows what it wrote, but not what that decides.
+    run(
+        &mut client,
+        "SELECT sync_track('t', log_inserts => true), pg_replication_slot_advance('s', pg_current_wal_lsn())",
+    );
+    run(
+        &mut client,
+        "SELECT pg_replication_origin_session_setup('relay');; DELETE FROM t WHERE id = 11;; SELECT pg_replication_origin_session_reset()",
+    );
+    let shape = r#"{"r": {"tables": {"u": {"where": "id IN (SELECT id FROM t)"}}}}"#;
+    let sql = "SELECT data FROM pg_logical_slot_peek_changes('s', NULL, NULL, 'shapes', $1, 'without_origin', 'relay')";
+    let rows = client.query(sql, &[&shape]).unwrap();
+    assert!(rows[rows.len() - 1].get::<_, &str>(0).contains(r#""reason": "parent""#));
 }

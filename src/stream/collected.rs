@@ -58,7 +58,7 @@ pub struct Collected {
     messages: Batches,
     /// The bytes that it takes.
     size: usize,
-    /// Whether it is its client's own: only what is of nobody's rows is looked at.
+    /// Whether it is its client's own.
     is_echo: bool,
 }
 
@@ -159,10 +159,11 @@ impl Collected {
 
     fn row(&mut self, member: &Member, area: Area, change: RowChange<'_>) {
         let plan = &member.plan;
+        self.make_stale(plan.levels.iter().copied(), Reason::Parent);
+        // Its client has the rows, but does not know what they decide.
         if self.is_echo {
             return;
         }
-        self.make_stale(plan.levels.iter().copied(), Reason::Parent);
         if !member.is_told {
             return self.make_stale(plan.shapes(), Reason::Schema);
         }
