@@ -17,7 +17,10 @@ CREATE TABLE syncline.state (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     epoch bigint NOT NULL,
     horizon pg_catalog.pg_snapshot NOT NULL
-);
+    -- The output plugin reads the epoch of the moment that it decodes.
+) WITH (user_catalog_table = true);
+-- And notices by the old row that it is another one.
+ALTER TABLE syncline.state REPLICA IDENTITY FULL;
 COMMENT ON TABLE syncline.state IS 'the generation of cursors, and the oldest snapshot that log rows are kept for';
 INSERT INTO syncline.state (epoch, horizon)
 VALUES (('x' || substr(md5(gen_random_uuid()::text), 1, 15))::bit(60)::bigint, '3:3:');
@@ -49,6 +52,14 @@ CREATE TABLE syncline.leaf (
     root oid NOT NULL
 );
 COMMENT ON TABLE syncline.leaf IS 'to which tracked table a partition belonged: a dropped one no longer tells';
+
+CREATE TABLE syncline.altered (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    relation oid NOT NULL,
+    renamed boolean NOT NULL
+);
+COMMENT ON TABLE syncline.altered IS
+    'tables whose definition was altered, for the output plugin, which reads it in the log; pulls tell it by their cursor';
 
 CREATE TABLE syncline.sample (
     taken timestamptz PRIMARY KEY DEFAULT clock_timestamp(),
@@ -95,6 +106,12 @@ CREATE FUNCTION syncline.set_barrier(relation oid, reason text, columns int2[] D
     AS $$ INSERT INTO syncline.barrier (relation, columns, reason) VALUES (syncline.root($1), $3, $2) $$;
 REVOKE ALL ON FUNCTION syncline.set_barrier(oid, text, int2[]) FROM PUBLIC;
 COMMENT ON FUNCTION syncline.set_barrier(oid, text, int2[]) IS 'makes cursors over these columns of a table reset; NULL: over any';
+
+CREATE FUNCTION syncline.note_altered(relation oid, renamed boolean) RETURNS void LANGUAGE sql
+    SET search_path = pg_catalog, pg_temp
+    AS $$ INSERT INTO syncline.altered (relation, renamed) VALUES ($1, $2) $$;
+REVOKE ALL ON FUNCTION syncline.note_altered(oid, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION syncline.note_altered(oid, boolean) IS 'tells the stream that a table, or its name, is another one from here on';
 
 CREATE FUNCTION syncline.truncated() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp AS $$
@@ -192,8 +209,8 @@ END $$;
 REVOKE ALL ON FUNCTION syncline.attached(oid) FROM PUBLIC;
 COMMENT ON FUNCTION syncline.attached(oid) IS 'barriers for ATTACH PARTITION';
 
--- Called by the native event trigger with what only the parse tree tells: what became of rows ('nothing', 'key', 'attached',
--- 'columns' with their names, 'any'), whether values of the type read otherwise, and whether sync_track runs it.
+-- Called by the native event trigger with what only the parse tree tells: what became of rows ('nothing', 'key', 'renamed',
+-- 'attached', 'columns' with their names, 'any'), whether values of the type read otherwise, and whether sync_track runs it.
 CREATE FUNCTION syncline.on_ddl(change text, names text[], is_of_type boolean, own boolean) RETURNS void LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -217,8 +234,11 @@ BEGIN
                     columns := CASE WHEN array_position(columns, NULL) IS NULL THEN columns END;
                     PERFORM syncline.set_barrier(top, lower(c.command_tag), columns);
                 END IF;
+                PERFORM syncline.note_altered(top, change = 'renamed');
                 PERFORM syncline.adopt(top);
             END IF;
+        ELSIF c.classid = 'pg_namespace'::regclass AND c.command_tag = 'ALTER SCHEMA' THEN
+            PERFORM syncline.note_altered(r.oid, true) FROM pg_class r WHERE r.relnamespace = c.objid AND syncline.is_tracked(r.oid);
         ELSIF c.classid = 'pg_trigger'::regclass AND NOT own THEN
             SELECT g.tgrelid INTO top FROM pg_trigger g
             WHERE g.oid = c.objid
@@ -280,7 +300,7 @@ COMMENT ON FUNCTION syncline.rewritten() IS
     'a barrier that resets nobody: a rewritten table looks empty to older snapshots, which must retry';
 
 CREATE EVENT TRIGGER syncline_ddl ON ddl_command_end
-    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE SCHEMA', 'CREATE TRIGGER', 'ALTER TRIGGER', 'ALTER TYPE', 'CREATE CAST')
+    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE SCHEMA', 'ALTER SCHEMA', 'CREATE TRIGGER', 'ALTER TRIGGER', 'ALTER TYPE', 'CREATE CAST')
     EXECUTE FUNCTION syncline.ddl();
 CREATE EVENT TRIGGER syncline_dropped ON sql_drop EXECUTE FUNCTION syncline.dropped();
 CREATE EVENT TRIGGER syncline_rewritten ON table_rewrite EXECUTE FUNCTION syncline.rewritten();
@@ -308,7 +328,7 @@ BEGIN
         RAISE EXCEPTION 'cannot track "%": it is not a table', c.relname USING ERRCODE = '42809',
             HINT = 'Track the tables that it is made of.';
     ELSIF c.relnamespace IN ('pg_catalog'::pg_catalog.regnamespace, 'information_schema'::pg_catalog.regnamespace)
-       OR (c.relnamespace = 'syncline'::pg_catalog.regnamespace AND relation <> 'syncline.client'::pg_catalog.regclass) THEN
+       OR (c.relnamespace = 'syncline'::pg_catalog.regnamespace AND relation NOT IN ('syncline.client'::pg_catalog.regclass, 'syncline.message'::pg_catalog.regclass)) THEN
         RAISE EXCEPTION 'cannot track system table "%"', c.relname USING ERRCODE = '42809';
     ELSIF c.relpersistence <> 'p' THEN
         RAISE EXCEPTION 'cannot track "%": it is unlogged or temporary', c.relname USING ERRCODE = '0A000',
@@ -430,10 +450,22 @@ CREATE TABLE syncline.client (
     rejected_id bigint,
     rejected_reason text
 );
+CREATE TABLE syncline.message (
+    id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+    topic text NOT NULL CHECK (octet_length(topic) BETWEEN 1 AND 200),
+    payload jsonb NOT NULL,
+    published timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX ON syncline.message (topic);
+COMMENT ON TABLE syncline.message IS
+    'messages of sync_publish; tracked, so that they come with the rows and by cursor; sync_prune drops old ones';
 COMMENT ON TABLE syncline.client IS
     'the last mutation of each client that was applied or rejected, and the last rejected one; tracked, so that it comes with the rows';
 -- All arguments: nothing but our own function takes them. A publication for all tables has it already, and nobody subscribes to it yet.
 SELECT @extschema@.sync_track('syncline.client'::regclass, '{role}'::text[], false, true);
+SELECT @extschema@.sync_track('syncline.message'::regclass, '{topic}'::text[], false, true);
+SELECT pg_catalog.pg_extension_config_dump('syncline.message', '');
+SELECT pg_catalog.pg_extension_config_dump('syncline.message_id_seq', '');
 -- A role sees its own clients only.
 ALTER TABLE syncline.client ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON syncline.client FOR SELECT USING (role = current_user);
@@ -480,6 +512,47 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sync_mutation(text, bigint, text) IS
     'true: the mutation was not applied yet and is recorded (as rejected, with a reason); false: it was; an error on a gap';
+
+-- Streaming ------------------------------------------------------------------------------------------
+
+CREATE FUNCTION syncline.snapshot() RETURNS pg_snapshot LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'syncline_snapshot';
+COMMENT ON FUNCTION syncline.snapshot() IS 'the current snapshot with its subtransactions, which pg_current_snapshot() leaves out';
+
+CREATE FUNCTION syncline.flush() RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'syncline_flush';
+REVOKE ALL ON FUNCTION syncline.flush() FROM PUBLIC;
+COMMENT ON FUNCTION syncline.flush() IS 'makes what is in the write-ahead log durable, and with it visible to decoding';
+
+CREATE FUNCTION sync_publish(topic text, payload jsonb, transactional boolean DEFAULT true) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF $1 IS NULL OR $2 IS NULL OR $3 IS NULL THEN
+        RAISE EXCEPTION 'topic, payload and transactional must not be NULL' USING ERRCODE = '22004';
+    ELSIF octet_length($1) NOT BETWEEN 1 AND 200 THEN
+        RAISE EXCEPTION 'topic must have 1 to 200 bytes' USING ERRCODE = '22023';
+    ELSIF $3 THEN
+        INSERT INTO syncline.message (topic, payload) VALUES ($1, $2);
+    ELSE
+        PERFORM pg_logical_emit_message(false, 'syncline.message', octet_length($1) || ':' || $1 || $2::text);
+        PERFORM syncline.flush();
+    END IF;
+END $$;
+REVOKE ALL ON FUNCTION sync_publish(text, jsonb, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION sync_publish(text, jsonb, boolean) IS
+    'a message under a topic: a row of syncline.message, pulled by cursor and streamed with this transaction; or, not transactional, only into the stream and at once';
+
+-- A row, not a logical message: those anybody may write, and a position that claims too much loses rows.
+CREATE TABLE syncline.heartbeat (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    snapshot pg_catalog.pg_snapshot NOT NULL
+);
+COMMENT ON TABLE syncline.heartbeat IS 'what the last sync_heartbeat saw, for the output plugin, which reads it in the log';
+
+CREATE FUNCTION sync_heartbeat() RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$ INSERT INTO syncline.heartbeat (snapshot) VALUES (syncline.snapshot())
+          ON CONFLICT (singleton) DO UPDATE SET snapshot = EXCLUDED.snapshot $$;
+REVOKE ALL ON FUNCTION sync_heartbeat() FROM PUBLIC;
+COMMENT ON FUNCTION sync_heartbeat() IS
+    'writes the current snapshot into the write-ahead log: positions of the stream become as short as it; call it every few seconds';
 
 -- Named shapes ---------------------------------------------------------------------------------------
 
@@ -557,9 +630,6 @@ COMMENT ON PROCEDURE sync_wait(text, jsonb, interval, boolean) IS
 
 -- Administration -------------------------------------------------------------------------------------
 
-CREATE FUNCTION syncline.snapshot() RETURNS pg_snapshot LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'syncline_snapshot';
-COMMENT ON FUNCTION syncline.snapshot() IS 'the current snapshot with its subtransactions, which pg_current_snapshot() leaves out';
-
 CREATE FUNCTION sync_prune(keep interval DEFAULT '7 days') RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -578,13 +648,15 @@ BEGIN
     DELETE FROM syncline.log l WHERE pg_visible_in_snapshot(l.xid, edge.snapshot);
     GET DIAGNOSTICS pruned = ROW_COUNT;
     PERFORM set_config('syncline.pruning', 'off', true);
+    DELETE FROM syncline.altered;
+    DELETE FROM syncline.message m WHERE pg_visible_in_snapshot(m._sync_version::text::xid8, edge.snapshot);
     DELETE FROM syncline.barrier b WHERE pg_visible_in_snapshot(b.xid, edge.snapshot);
     UPDATE syncline.state SET horizon = edge.snapshot;
     RETURN pruned;
 END $$;
 REVOKE ALL ON FUNCTION sync_prune(interval) FROM PUBLIC;
 COMMENT ON FUNCTION sync_prune(interval) IS
-    'drops log rows that only cursors older than "keep" need, and returns how many; call it regularly';
+    'drops log rows that only cursors older than "keep" need, and returns how many, and messages as old; call it regularly';
 
 CREATE FUNCTION sync_rotate_epoch() RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$ UPDATE syncline.state SET epoch = ('x' || substr(md5(gen_random_uuid()::text), 1, 15))::bit(60)::bigint $$;
@@ -632,5 +704,6 @@ COMMENT ON VIEW @extschema@.sync_shapes IS 'the named shapes';
 
 -- The owner of a database creates the extension and need not be a superuser.
 GRANT EXECUTE ON FUNCTION @extschema@.sync_prune(interval), @extschema@.sync_rotate_epoch(),
+    @extschema@.sync_heartbeat(), @extschema@.sync_publish(text, jsonb, boolean),
     @extschema@.sync_define(text, jsonb), @extschema@.sync_undefine(text) TO @extowner@;
 GRANT SELECT ON @extschema@.sync_health, @extschema@.sync_shapes TO @extowner@;

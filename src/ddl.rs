@@ -15,6 +15,8 @@ pub enum Rows {
     Key,
     /// It brought the rows of a partition.
     Attached,
+    /// Nothing, but its name means another table now, or none.
+    Renamed,
     /// It changed what these columns hold or are called.
     Columns(Vec<String>),
     /// Whatever is not known to be less.
@@ -130,9 +132,9 @@ impl Change {
                 Tag::T_AlterEnumStmt => {
                     Self { rows: Rows::Same, is_of_type: !(*tree.cast::<pg_sys::AlterEnumStmt>()).oldVal.is_null() }
                 }
+                Tag::T_AlterObjectSchemaStmt => Self { rows: Rows::Renamed, is_of_type: false },
                 Tag::T_CreateStmt
                 | Tag::T_CreateSchemaStmt
-                | Tag::T_AlterObjectSchemaStmt
                 | Tag::T_AlterOwnerStmt
                 | Tag::T_AlterTableMoveAllStmt
                 | Tag::T_AlterTypeStmt => Self::NONE,
@@ -192,6 +194,7 @@ impl Change {
                 let [_, new] = names;
                 Self { rows: Rows::Columns(vec![new]), is_of_type: true }
             }
+            pg_sys::ObjectType::OBJECT_TABLE => Self { rows: Rows::Renamed, is_of_type: false },
             pg_sys::ObjectType::OBJECT_ATTRIBUTE => Self { rows: Rows::Same, is_of_type: true },
             _ => Self::NONE,
         }

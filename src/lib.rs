@@ -22,6 +22,7 @@ mod scan;
 mod server;
 mod shapes;
 mod stamp;
+mod stream;
 mod tombstone;
 mod track;
 mod wait;
@@ -41,7 +42,9 @@ pub extern "C-unwind" fn _PG_init() {
     query::define_settings();
     shapes::define_settings();
     mutant::define_settings();
+    stream::define_settings();
     tombstone::watch_invalidations();
+    stream::watch_invalidations();
     pg::rights::watch_analysis();
 }
 

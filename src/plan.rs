@@ -181,7 +181,7 @@ fn define<'a>(schemas: &mut String, tracked: &Tracked, reads: impl Iterator<Item
 }
 
 /// The key, and the columns asked for; all but the version if none were.
-fn chosen(tracked: &Tracked, wanted: Option<&[String]>) -> Result<Vec<Attribute>> {
+pub fn chosen(tracked: &Tracked, wanted: Option<&[String]>) -> Result<Vec<Attribute>> {
     let relation = &tracked.relation;
     if let Some(names) = wanted {
         for name in names {

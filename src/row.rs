@@ -6,8 +6,8 @@ use pgrx::pg_sys;
 use syncline_delta::{Error, json};
 
 use crate::error::raise;
-use crate::pg::function;
 use crate::pg::relation::{self, Attribute};
+use crate::pg::{function, types};
 
 /// The most bytes of a row's JSON: one datum ends at 1 GB, and the key and the name of its relation go with it.
 const MAX_ROW: usize = (1 << 30) - (1 << 24);
@@ -84,8 +84,18 @@ impl Object {
 
     /// Appends the object for one row.
     pub fn write(&self, out: &mut Vec<u8>, value: impl Fn(usize) -> Option<pg_sys::Datum>) {
+        self.write_known(out, |_| true, value);
+    }
+
+    /// Appends the object for one row, without the members whose columns are not known.
+    pub fn write_known(
+        &self,
+        out: &mut Vec<u8>,
+        is_known: impl Fn(usize) -> bool,
+        value: impl Fn(usize) -> Option<pg_sys::Datum>,
+    ) {
         out.push(b'{');
-        for (i, member) in self.members.iter().enumerate() {
+        for (i, member) in self.members.iter().filter(|member| is_known(member.column)).enumerate() {
             if i > 0 {
                 out.extend_from_slice(b", ");
             }
@@ -94,11 +104,15 @@ impl Object {
                 None => out.extend_from_slice(b"null"),
                 Some(datum) => member.writer.write(out, datum),
             }
-            if out.len() > MAX_ROW {
-                raise(&Error::Limit { what: "the JSON of a row", limit: MAX_ROW });
-            }
+            check_length(out);
         }
         out.push(b'}');
+    }
+}
+
+fn check_length(out: &[u8]) {
+    if out.len() > MAX_ROW {
+        raise(&Error::Limit { what: "the JSON of a row", limit: MAX_ROW });
     }
 }
 
@@ -132,7 +146,7 @@ impl Writer {
             pg_sys::BYTEAOID => Self::Bytea,
             // SAFETY: a catalog look-up.
             _ if unsafe { pg_sys::type_is_rowtype(base) } => Self::composite(base, int8_as_string),
-            _ if has_json_cast(base) => Self::ToJsonb(base),
+            _ if types::json_cast(base).is_some() => Self::ToJsonb(base),
             _ => Self::Output(output),
         }
     }
@@ -259,24 +273,10 @@ fn nested(out: &mut Vec<u8>, element: &Writer, extents: &[i32], values: &[pg_sys
         } else {
             element.write(out, values[i]);
         }
+        // A number of eight bytes can be a text of a hundred thousand.
+        check_length(out);
     }
     out.push(b']');
-}
-
-/// `to_jsonb` honours casts to JSON that users' types have.
-fn has_json_cast(typid: pg_sys::Oid) -> bool {
-    const FIRST_NORMAL_OBJECT_ID: u32 = 16384;
-    let mut function = pg_sys::InvalidOid;
-    // SAFETY: a catalog look-up.
-    typid.to_u32() >= FIRST_NORMAL_OBJECT_ID
-        && unsafe {
-            pg_sys::find_coercion_pathway(
-                pg_sys::JSONOID,
-                typid,
-                pg_sys::CoercionContext::COERCION_EXPLICIT,
-                &mut function,
-            )
-        } == pg_sys::CoercionPathType::COERCION_PATH_FUNC
 }
 
 fn with_output(output: pg_sys::Oid, datum: pg_sys::Datum, each: impl FnOnce(&[u8])) {

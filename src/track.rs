@@ -111,6 +111,7 @@ fn ddl(call: &Call) -> Result<()> {
     };
     let (what, columns) = match change.rows {
         Rows::Same => ("nothing", None),
+        Rows::Renamed => ("renamed", None),
         Rows::Key => ("key", None),
         Rows::Attached => ("attached", None),
         Rows::Columns(names) => ("columns", Some(names)),

@@ -40,6 +40,12 @@ fn run(mut command: Command, log: &Path) {
     assert!(succeeded, "{command:?}: {status:?}\n{}", fs::read_to_string(log).unwrap_or_default());
 }
 
+/// Whether a server has a setting.
+fn describes(postgres: &Path, setting: &str) -> bool {
+    let output = as_server(postgres).arg("--describe-config").output().expect("the server describes its settings");
+    String::from_utf8_lossy(&output.stdout).lines().any(|line| line.split('\t').next() == Some(setting))
+}
+
 /// Whether a process runs; one that nobody has waited for yet does not.
 pub fn is_alive(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| state != "Z" && state != "X")
@@ -94,6 +100,10 @@ impl<'a> Cluster<'a> {
         let mut text = fs::read_to_string(&file).expect("initdb wrote its configuration");
         for (name, value) in SETTINGS.iter().chain(settings) {
             text.push_str(&format!("{name} = {value}\n"));
+        }
+        // Newer minor versions let only named libraries decode; older ones do not start with a setting that they do not know.
+        if describes(&install.program("postgres"), "output_plugin_libraries") {
+            text.push_str("output_plugin_libraries = 'pgoutput, test_decoding, syncline'\n");
         }
         fs::write(&file, text).expect("the configuration can be written");
         cluster

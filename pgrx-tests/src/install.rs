@@ -12,7 +12,7 @@ use std::process::{Command, Stdio, id};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The programs that tests run; links would lead the server back to the system's folders.
-const PROGRAMS: [&str; 16] = [
+const PROGRAMS: [&str; 17] = [
     "postgres",
     "initdb",
     "pg_ctl",
@@ -20,6 +20,7 @@ const PROGRAMS: [&str; 16] = [
     "pg_resetwal",
     "pg_rewind",
     "pg_dump",
+    "pg_recvlogical",
     "psql",
     "createdb",
     "dropdb",

@@ -9,7 +9,9 @@ pub mod golden;
 pub mod histories;
 mod install;
 pub mod oracle;
+pub mod relay;
 pub mod rng;
+pub mod slot;
 pub mod stage;
 
 pub use cluster::{Cluster, is_alive};

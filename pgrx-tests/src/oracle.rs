@@ -9,6 +9,7 @@ mod client;
 mod killer;
 mod load;
 mod shape;
+mod stream;
 mod writer;
 
 use std::error::Error as _;
@@ -98,6 +99,10 @@ pub struct Report {
     pub bytes: [(u64, u64); 3],
     /// Processes and servers killed.
     pub kills: u64,
+    /// Transactions that came by the stream, for one shape each.
+    pub streamed: u64,
+    /// Shapes that became stale.
+    pub stale: u64,
 }
 
 impl Report {
@@ -136,6 +141,8 @@ enum Count {
     Writes,
     Alterations,
     Kills,
+    Streamed,
+    Stale,
 }
 
 /// What may happen in a run.
@@ -168,8 +175,10 @@ struct Shared {
     secured: bool,
     rules: Rules,
     stop: AtomicBool,
-    counts: [AtomicU64; 11],
+    counts: [AtomicU64; 13],
     bytes: Mutex<[(u64, u64); 3]>,
+    /// How many may still write.
+    writing: AtomicU64,
     violation: Mutex<Option<String>>,
 }
 
@@ -187,6 +196,25 @@ impl Shared {
         let (all_sent, all_lacked) = &mut bytes[kind as usize];
         *all_sent += sent;
         *all_lacked += lacked;
+    }
+
+    /// Adds what a follower of the stream did.
+    fn count_stream(&self, count: &crate::relay::Count) {
+        let counts = [(Count::Pulls, count.pulls), (Count::Streamed, count.applied), (Count::Stale, count.stale)];
+        for (what, number) in counts {
+            self.counts[what as usize].fetch_add(number, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether somebody may still write.
+    fn has_writers(&self) -> bool {
+        self.writing.load(Ordering::Relaxed) > 0
+    }
+
+    /// Runs one who writes.
+    fn writing(&self, write: impl FnOnce()) {
+        write();
+        self.writing.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn is_running(&self) -> bool {
@@ -240,6 +268,8 @@ impl Shared {
             alterations: self.counted(Count::Alterations),
             bytes: *self.bytes.lock().unwrap_or_else(|error| error.into_inner()),
             kills: self.counted(Count::Kills),
+            streamed: self.counted(Count::Streamed),
+            stale: self.counted(Count::Stale),
         };
         for (name, server) in servers {
             let log = server.log();
@@ -296,6 +326,7 @@ struct Cast {
     writers: u64,
     clients: u64,
     alterers: u64,
+    streams: u64,
 }
 
 /// A primary with the tables; half of the seeds have row security.
@@ -340,23 +371,28 @@ fn play(
     cast: Cast,
     direct: impl FnOnce(&Shared, &Cluster<'_>, &Cluster<'_>),
 ) -> Result<Report, Violation> {
+    shared.writing.store(cast.writers + 1 + cast.alterers, Ordering::Relaxed);
     thread::scope(|scope| {
         let (shared, primary, standby) = (&shared, &primary, &standby);
         let mut actors = 0..;
         let mut rng = || Rng::new(seed, actors.next().expect("there is always a next number"));
         for actor in 0..cast.writers {
             let rng = rng();
-            scope.spawn(move || writer::write(shared, primary, rng, actor));
+            scope.spawn(move || shared.writing(|| writer::write(shared, primary, rng, actor)));
         }
         for _ in 0..cast.clients {
             let rng = rng();
             scope.spawn(move || client::follow(shared, primary, standby, rng));
         }
         let pruning = rng();
-        scope.spawn(move || prune(shared, primary, pruning));
+        scope.spawn(move || shared.writing(|| prune(shared, primary, pruning)));
         for _ in 0..cast.alterers {
             let rng = rng();
-            scope.spawn(move || alterer::alter(shared, primary, rng));
+            scope.spawn(move || shared.writing(|| alterer::alter(shared, primary, rng)));
+        }
+        for actor in 0..cast.streams {
+            let rng = rng();
+            scope.spawn(move || stream::follow(shared, primary, rng, actor));
         }
         let _ending = Ending(shared);
         direct(shared, primary, standby);
@@ -379,9 +415,20 @@ pub fn run(
     alterers: u64,
     mutant: Option<&str>,
 ) -> Result<Report, Violation> {
+    run_all(install, seed, length, [alterers, 0], mutant)
+}
+
+/// The same with so many who alter tables, and so many followers of the stream.
+pub fn run_all(
+    install: &Install,
+    seed: u64,
+    length: Duration,
+    [alterers, streams]: [u64; 2],
+    mutant: Option<&str>,
+) -> Result<Report, Violation> {
     let servers = with_standby(primary(install, seed, &[], mutant));
     let shared = Shared { secured: is_secured(seed), ..Shared::default() };
-    let cast = Cast { writers: WRITERS, clients: CLIENTS, alterers };
+    let cast = Cast { writers: WRITERS, clients: CLIENTS, alterers, streams };
     play(seed, shared, servers, cast, |shared, _, _| wait(shared, length))
 }
 
@@ -406,7 +453,7 @@ pub fn kill(
     ];
     let servers = with_standby(primary(install, seed, &settings, mutant));
     let shared = Shared { secured: is_secured(seed), rules: Rules::Kills, ..Shared::default() };
-    let cast = Cast { writers: WRITERS, clients: CLIENTS, alterers: 0 };
+    let cast = Cast { writers: WRITERS, clients: CLIENTS, alterers: 0, streams: 0 };
     play(seed, shared, servers, cast, |shared, primary, standby| {
         killer::kill(shared, primary, standby, Rng::new(seed, u64::MAX), kills);
     })
@@ -417,7 +464,7 @@ pub fn cross(install: &Install, seed: u64, boundary: u64, pulls: u64) -> Result<
     let primary = primary(install, seed, &[], None);
     primary.move_xid(boundary - 500);
     let shared = Shared { secured: is_secured(seed), ..Shared::default() };
-    let cast = Cast { writers: WRITERS, clients: CLIENTS, alterers: 0 };
+    let cast = Cast { writers: WRITERS, clients: CLIENTS, alterers: 0, streams: 0 };
     play(seed, shared, with_standby(primary), cast, |shared, primary, _| {
         let start = Instant::now();
         while shared.is_running() && primary.next_xid() < boundary + 500 {
@@ -441,7 +488,7 @@ pub fn load(install: &Install, seed: u64, length: Duration) -> Result<(Report, L
     let settings = [("max_connections", "200"), ("statement_timeout", "'60 s'")];
     let servers = with_standby(primary(install, seed, &settings, None));
     let shared = Shared { secured: is_secured(seed), rules: Rules::Load, ..Shared::default() };
-    let cast = Cast { writers: 16, clients: 64, alterers: 0 };
+    let cast = Cast { writers: 16, clients: 64, alterers: 0, streams: 0 };
     let mut measured = Load::default();
     let report = play(seed, shared, servers, cast, |shared, primary, standby| {
         measured = load::measure(shared, [primary, standby], length);

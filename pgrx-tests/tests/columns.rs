@@ -187,7 +187,7 @@ fn copies_of_a_table_have_the_column_and_are_not_tracked() {
         )
         .unwrap();
     let tracked = "SELECT string_agg(relation::text, ' ' ORDER BY relation::text) FROM sync_tables";
-    assert_eq!(first(&mut client, tracked).as_deref(), Some("issues syncline.client"));
+    assert_eq!(first(&mut client, tracked).as_deref(), Some("issues syncline.client syncline.message"));
     for table in ["made", "selected"] {
         client.batch_execute(&format!("ALTER TABLE {table} ADD PRIMARY KEY (id)")).unwrap();
         let error = client.batch_execute(&format!("SELECT sync_track('{table}')")).unwrap_err();

@@ -5,6 +5,7 @@ use serde_json::json;
 use syncline_delta::cursor::Cursor;
 use syncline_delta::snapshot::Snapshot;
 use syncline_tests::histories::state;
+use syncline_tests::slot::{Slot, run};
 use syncline_tests::{Cluster, Install};
 
 const MB: usize = 1 << 20;
@@ -160,5 +161,24 @@ fn rows_and_logs_of_any_size_are_answered_or_refused() {
     }
     let refused = client.batch_execute("DELETE FROM long").unwrap_err();
     assert_eq!(state(&refused), "54000", "what the log cannot keep cannot go");
+    assert!(!cluster.log().contains("terminated by signal"));
+}
+
+#[test]
+fn small_values_with_endless_texts_are_refused_by_pulls_and_do_not_stop_the_stream() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    run(
+        &mut client,
+        "CREATE EXTENSION syncline; CREATE TABLE t (id int PRIMARY KEY, n numeric[]); SELECT sync_track('t')",
+    );
+    let shape = r#"{"tables": {"t": {}}}"#;
+    let mut slot = Slot::new(&mut client, "s", &[("a", shape)]);
+    run(&mut client, "INSERT INTO t VALUES (1, array_fill('1e131071'::numeric, ARRAY[1000000]))");
+    assert_eq!(Backend::ask(&cluster, CHANGES, None, shape, 4000), "54000");
+    assert_eq!(slot.follow(&mut client), ["stale a schema", "commit "]);
+    run(&mut client, "UPDATE t SET n = '{1}'");
+    assert_eq!(slot.follow(&mut client), [r#"upsert a t {"n": [1], "id": 1}"#, "commit a"]);
     assert!(!cluster.log().contains("terminated by signal"));
 }

@@ -98,7 +98,8 @@ fn what_clients_have_sent_survives_dump_and_restore_with_stamps_of_the_new_serve
     cluster.dump_into(&other, "postgres");
     let mut copy = other.connect();
     assert!(!apply(&mut copy, 1).unwrap() && apply(&mut copy, 2).unwrap());
-    let sql = "SELECT (SELECT count(*) FROM syncline.client WHERE _sync_version = 0), enabled FROM sync_tables";
+    let sql =
+        "SELECT (SELECT count(*) FROM syncline.client WHERE _sync_version = 0), bool_and(enabled) FROM sync_tables";
     let row = copy.query_one(sql, &[]).unwrap();
     assert_eq!((row.get(0), row.get(1)), (0i64, true));
 }

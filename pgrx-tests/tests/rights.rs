@@ -255,8 +255,8 @@ fn views_of_an_extension_in_a_hostile_schema_run_nothing_of_it() {
         )
         .unwrap();
     let mut admin = cluster.connect();
-    // "syncline.client" is tracked too.
-    for (view, rows) in [("sync_tables", 2), ("sync_health", 1)] {
+    // "syncline.client" and "syncline.message" are tracked too.
+    for (view, rows) in [("sync_tables", 3), ("sync_health", 1)] {
         assert_eq!(admin.query(&format!("SELECT * FROM mallory.{view}"), &[]).unwrap().len(), rows, "{view}");
     }
     assert_only_mallory(&cluster);

@@ -62,6 +62,8 @@ pub struct Relation {
     pub inherits: bool,
     /// Whether a crash leaves it as it is: neither unlogged nor temporary.
     pub is_permanent: bool,
+    /// The columns whose old values the write-ahead log has when they change; nothing if it has all, always.
+    pub identity: Option<Vec<i16>>,
 }
 
 /// Names of our triggers. `~` sorts behind all letters: BEFORE triggers fire in this order.
@@ -198,29 +200,62 @@ pub fn read(oid: pg_sys::Oid) -> Option<Relation> {
         if rel.is_null() {
             return None;
         }
+        let relation = describe(rel).map(|mut relation| {
+            relation.detaching =
+                relation.is_partitioned && (*pg_sys::RelationGetPartitionDesc(rel, true)).detached_exist;
+            relation
+        });
+        pg_sys::relation_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
+        relation
+    }
+}
+
+/// Reads a relation's definition as [`read`] does, but without a lock: for decoding, where the catalog stands still and whoever
+/// holds the lock may be waiting for what is decoded.
+pub fn peek(oid: pg_sys::Oid) -> Option<Relation> {
+    // SAFETY: the relation is open until it is closed below.
+    unsafe {
+        let rel = pg_sys::RelationIdGetRelation(oid);
+        if rel.is_null() {
+            return None;
+        }
+        let relation = describe(rel);
+        pg_sys::RelationClose(rel);
+        relation
+    }
+}
+
+/// The definition of an open relation; nothing if it is no table.
+///
+/// # Safety
+///
+/// `rel` is open.
+unsafe fn describe(rel: pg_sys::Relation) -> Option<Relation> {
+    // SAFETY: with the relation its descriptor, triggers and index lists are open.
+    unsafe {
         let form = &*(*rel).rd_rel;
-        let partitioned = form.relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE;
-        if form.relkind as u8 != pg_sys::RELKIND_RELATION && !partitioned {
-            pg_sys::relation_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
+        let oid = (*rel).rd_id;
+        let is_partitioned = form.relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE;
+        if form.relkind as u8 != pg_sys::RELKIND_RELATION && !is_partitioned {
             return None;
         }
         let schema = pg_sys::get_namespace_name(form.relnamespace);
         let name = (if schema.is_null() { String::new() } else { string(schema) }, string(form.relname.data.as_ptr()));
-        let detaching = partitioned && (*pg_sys::RelationGetPartitionDesc(rel, true)).detached_exist;
-        let relation = Relation {
+        let key = key(rel);
+        let logs_all = form.relreplident as u8 == pg_sys::REPLICA_IDENTITY_FULL;
+        Some(Relation {
             oid,
             name,
             attributes: attributes((*rel).rd_att),
-            key: key(rel),
+            key,
             triggers: triggers((*rel).trigdesc),
-            detaching,
+            detaching: false,
             is_partition: form.relispartition,
-            is_partitioned: partitioned,
+            is_partitioned,
             inherits: !form.relispartition && !ancestors(oid).is_empty(),
             is_permanent: form.relpersistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT,
-        };
-        pg_sys::relation_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
-        Some(relation)
+            identity: (!logs_all).then(|| index_columns((*rel).rd_replidindex)),
+        })
     }
 }
 
@@ -252,18 +287,28 @@ pub unsafe fn attributes(descriptor: pg_sys::TupleDesc) -> Vec<Attribute> {
 ///
 /// `rel` is open.
 unsafe fn key(rel: pg_sys::Relation) -> Vec<i16> {
-    // SAFETY: the two look-ups fill the list of indexes; an index's key numbers are `indnkeyatts`.
+    // SAFETY: the two look-ups fill the list of indexes.
     unsafe {
         let primary = version::primary_key_index(rel);
-        let index = if primary != pg_sys::InvalidOid { primary } else { pg_sys::RelationGetReplicaIndex(rel) };
-        if index == pg_sys::InvalidOid {
+        index_columns(if primary != pg_sys::InvalidOid { primary } else { pg_sys::RelationGetReplicaIndex(rel) })
+    }
+}
+
+/// The columns of an index of an open relation; none of no index.
+fn index_columns(index: pg_sys::Oid) -> Vec<i16> {
+    if index == pg_sys::InvalidOid {
+        return Vec::new();
+    }
+    // SAFETY: the index exists while its table is open; an index's key numbers are `indnkeyatts`.
+    unsafe {
+        let index = pg_sys::RelationIdGetRelation(index);
+        if index.is_null() {
             return Vec::new();
         }
-        let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
         let form = (*index).rd_index;
         let count = usize::try_from((*form).indnkeyatts).unwrap_or(0);
         let numbers = (*form).indkey.values.as_slice(count).to_vec();
-        pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
+        pg_sys::RelationClose(index);
         numbers
     }
 }

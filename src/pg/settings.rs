@@ -51,6 +51,15 @@ pub fn pinned<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Whether this session looks into any schema for names without one.
+pub fn has_search_path() -> bool {
+    // SAFETY: the setting exists; its text is looked at before anything can change it.
+    unsafe {
+        let now = pg_sys::GetConfigOption(c"search_path".as_ptr(), true, false);
+        !now.is_null() && !std::ffi::CStr::from_ptr(now).to_bytes().trim_ascii().is_empty()
+    }
+}
+
 /// Runs `work` with the rights of the bootstrap superuser, who owns the internal tables.
 /// Only fixed SQL over those tables may run in it.
 pub fn as_owner<T>(work: impl FnOnce() -> T) -> T {

@@ -16,6 +16,12 @@ fn widen(xid: pg_sys::TransactionId, next: u64) -> Xid {
     (epoch << 32) | u64::from(low)
 }
 
+/// An id of the write-ahead log, widened.
+pub fn whole(xid: pg_sys::TransactionId) -> Xid {
+    // SAFETY: reads shared memory.
+    widen(xid, unsafe { pg_sys::ReadNextFullTransactionId().value })
+}
+
 /// The active snapshot with its in-progress transactions and subtransactions.
 ///
 /// On a standby the list of subtransactions holds all; `pg_current_snapshot()` shows none of them.

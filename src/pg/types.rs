@@ -9,6 +9,9 @@ use syncline_delta::filter::Comparison;
 use super::relation::Attribute;
 use crate::error::Result;
 
+/// OIDs below it are of what every database has.
+const FIRST_NORMAL_OBJECT_ID: u32 = 16384;
+
 /// A type's name, as messages show it.
 pub fn name(typid: pg_sys::Oid) -> String {
     // SAFETY: format_type_be returns a palloc'd C string for any OID.
@@ -102,4 +105,67 @@ fn operator_of(typid: pg_sys::Oid, comparison: Comparison) -> Result<String> {
         let schema = CStr::from_ptr(pg_sys::get_namespace_name(pg_sys::get_func_namespace(function)));
         Ok(format!("OPERATOR({}.{name})", super::relation::quoted(&schema.to_string_lossy())))
     }
+}
+
+/// Whether everything that reads values of a type, compares them or writes them as JSON is compiled code: nothing of it runs
+/// queries.
+pub fn is_native(typid: pg_sys::Oid) -> bool {
+    let base = base(typid);
+    if base.to_u32() < FIRST_NORMAL_OBJECT_ID {
+        return true;
+    }
+    // SAFETY: syscache look-ups; InvalidOid for what a type is not. The descriptor is a copy.
+    unsafe {
+        let parts =
+            [pg_sys::get_element_type(base), pg_sys::get_multirange_range(base), pg_sys::get_range_subtype(base)];
+        if let Some(&part) = parts.iter().find(|&&part| part != pg_sys::InvalidOid) {
+            return is_native(part);
+        }
+        if pg_sys::type_is_rowtype(base) {
+            let attributes = super::relation::attributes(pg_sys::lookup_rowtype_tupdesc_copy(base, -1));
+            return attributes.iter().all(|attribute| is_native(attribute.storage.typid));
+        }
+        if json_cast(base).is_some_and(|function| !is_compiled(function)) {
+            return false;
+        }
+        if pg_sys::type_is_enum(base) {
+            return true;
+        }
+        let (mut output, mut varlena) = (pg_sys::InvalidOid, false);
+        pg_sys::getTypeOutputInfo(base, &mut output, &mut varlena);
+        let flags = pg_sys::TYPECACHE_EQ_OPR | pg_sys::TYPECACHE_LT_OPR | pg_sys::TYPECACHE_GT_OPR;
+        let entry = &*pg_sys::lookup_type_cache(base, flags as i32);
+        let operators = [entry.eq_opr, entry.lt_opr, entry.gt_opr].into_iter().filter(|&o| o != pg_sys::InvalidOid);
+        operators.map(|operator| pg_sys::get_opcode(operator)).chain([output]).all(is_compiled)
+    }
+}
+
+/// Whether a function is compiled into the server or a library.
+fn is_compiled(function: pg_sys::Oid) -> bool {
+    // Rows of pg_language that every database has: internal and c.
+    const COMPILED: [u32; 2] = [12, 13];
+    let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
+    // SAFETY: a syscache look-up, released behind its last use.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(function));
+        if tuple.is_null() {
+            return false;
+        }
+        let language = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>()).prolang;
+        pg_sys::ReleaseSysCache(tuple);
+        COMPILED.contains(&language.to_u32())
+    }
+}
+
+/// The function of a cast to JSON: `to_jsonb` honours those that users' types have.
+pub fn json_cast(typid: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    let mut function = pg_sys::InvalidOid;
+    if typid.to_u32() < FIRST_NORMAL_OBJECT_ID {
+        return None;
+    }
+    // SAFETY: a catalog look-up.
+    let path = unsafe {
+        pg_sys::find_coercion_pathway(pg_sys::JSONOID, typid, pg_sys::CoercionContext::COERCION_EXPLICIT, &mut function)
+    };
+    (path == pg_sys::CoercionPathType::COERCION_PATH_FUNC).then_some(function)
 }

@@ -135,3 +135,22 @@ pub fn parse_type(name: &CStr) -> (pg_sys::Oid, i32) {
     }
     (typid, typmod)
 }
+
+/// A tuple out of the reorder buffer: up to 16 they stand in buffers of its own.
+#[cfg(any(feature = "pg15", feature = "pg16"))]
+type Buffered = *mut pg_sys::ReorderBufferTupleBuf;
+#[cfg(not(any(feature = "pg15", feature = "pg16")))]
+type Buffered = pg_sys::HeapTuple;
+
+/// A decoded tuple, if there is one.
+///
+/// # Safety
+///
+/// `buffered` is null or live.
+pub unsafe fn decoded(buffered: Buffered) -> Option<pg_sys::HeapTuple> {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    // SAFETY: the caller's promise.
+    return (!buffered.is_null()).then(|| unsafe { &raw mut (*buffered).tuple });
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    return (!buffered.is_null()).then_some(buffered);
+}

@@ -5,7 +5,9 @@
 //! ```text
 //! cursor    = position [ "~" round ] "~" identity    for `round` see that module
 //! position  = "s1" "." system "." database "." timeline "." lsn "." epoch "." visible "." crc
-//! visible   = xmax *( "_" offset )       transactions not seen: xmax and above, and each xmax - offset
+//! visible   = xmax *( "_" offset ) [ "-" gap *( "_" gap ) ]
+//!             transactions not seen: xmax and above, and each xmax - offset; but those after "-" are seen, each a gap
+//!             further than the one before, the first from xmax
 //! identity  = shape "." schema "." crc
 //! ```
 //!
@@ -19,7 +21,8 @@ use std::str::FromStr;
 
 use crate::Error;
 use crate::round::Round;
-use crate::snapshot::{Snapshot, Xid, parse_decimal};
+use crate::snapshot::{Snapshot, parse_decimal};
+use crate::visible;
 
 /// The most bytes of text that are looked at.
 pub const MAX_LENGTH: usize = 8 << 20;
@@ -182,7 +185,7 @@ impl Cursor {
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { system, database, timeline, lsn, epoch, snapshot } = self;
-        let text = format!("{VERSION}.{system}.{database}.{timeline}.{lsn}.{epoch}.{}", snapshot.offsets());
+        let text = format!("{VERSION}.{system}.{database}.{timeline}.{lsn}.{epoch}.{}", visible::print(snapshot));
         write!(f, "{text}.{:08x}", crc32fast::hash(text.as_bytes()))
     }
 }
@@ -222,20 +225,6 @@ pub(crate) fn number32(text: Option<&str>) -> Result<u32, Error> {
     u32::try_from(number(text)?).or(bad("A number is out of range."))
 }
 
-pub(crate) fn visible(text: &str) -> Result<Snapshot, Error> {
-    let mut parts = text.split('_');
-    let xmax: Xid = number(parts.next())?;
-    let mut xip = Vec::new();
-    for part in parts {
-        let offset = number(Some(part))?;
-        if offset == 0 || offset > xmax {
-            return bad("A transaction id is out of range.");
-        }
-        xip.push(xmax - offset);
-    }
-    Ok(Snapshot::new(xmax, xip))
-}
-
 impl FromStr for Position {
     type Err = Error;
 
@@ -257,7 +246,7 @@ impl FromStr for Position {
             timeline: number32(parts.next())?,
             lsn: number(parts.next())?,
             epoch: number(parts.next())?,
-            snapshot: visible(parts.next().unwrap_or_default())?,
+            snapshot: visible::parse(parts.next().unwrap_or_default())?,
         };
         if parts.next().is_some() { bad("It has too many fields.") } else { Ok(position) }
     }

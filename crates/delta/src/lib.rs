@@ -11,5 +11,7 @@ pub mod log;
 pub mod round;
 pub mod shape;
 pub mod snapshot;
+pub mod stream;
+mod visible;
 
 pub use error::Error;

@@ -19,8 +19,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::Error;
-use crate::cursor::{bad, checked, number, visible};
+use crate::cursor::{bad, checked, number};
 use crate::snapshot::Snapshot;
+use crate::visible;
 
 /// What a cursor carries beyond a plain snapshot, after a page that did not end with `up_to_date`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,11 +85,11 @@ impl Round {
 
 impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = self.floor.offsets();
+        let mut text = visible::print(&self.floor);
         if let Some(Page { target, from_exact, place }) = &self.open {
             let exact = if *from_exact { 'x' } else { '-' };
             let stage = STAGES.iter().find(|(stage, _)| *stage == place.stage).map_or('?', |(_, word)| *word);
-            text.push_str(&format!(".{}.{exact}.{stage}.{}.{}", target.offsets(), place.table, place.level));
+            text.push_str(&format!(".{}.{exact}.{stage}.{}.{}", visible::print(target), place.table, place.level));
             for value in &place.values {
                 text.push('.');
                 text.push_str(&URL_SAFE_NO_PAD.encode(value));
@@ -103,9 +104,9 @@ impl FromStr for Round {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let mut parts = checked(text)?.split('.');
-        let floor = visible(parts.next().unwrap_or_default())?;
+        let floor = visible::parse(parts.next().unwrap_or_default())?;
         let Some(target) = parts.next() else { return Ok(Self { floor, open: None }) };
-        let target = visible(target)?;
+        let target = visible::parse(target)?;
         if !floor.dominates(&target) {
             return bad("Its page lies before what the page leads to.");
         }

@@ -151,9 +151,13 @@ fn object(json: &str) -> Result<Map<String, Value>, Error> {
         }
         _ => return Err(wrong("shape must be a JSON object")),
     };
-    // A map keeps the last of two equal keys and says nothing.
-    serde_json::from_str::<Unique>(json).map_err(|e| wrong(e.to_string()))?;
+    unique(json).map_err(|e| wrong(e.to_string()))?;
     Ok(object)
+}
+
+/// An error if an object in the text has a key twice: a map keeps the last one and says nothing.
+pub(crate) fn unique(json: &str) -> Result<(), serde_json::Error> {
+    serde_json::from_str::<Unique>(json).map(drop)
 }
 
 fn table(relation: &str, value: &Value) -> Result<Table, Error> {

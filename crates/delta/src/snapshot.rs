@@ -65,14 +65,26 @@ impl Snapshot {
         self.xmax == 0
     }
 
-    /// The form in cursors: `xmax`, and how far below it each of `xip` lies, the nearest first.
-    pub fn offsets(&self) -> String {
-        let mut text = self.xmax.to_string();
-        for xid in self.xip.iter().rev() {
-            text.push('_');
-            text.push_str(&(self.xmax - xid).to_string());
+    /// What either of them sees.
+    pub fn union(&self, other: &Self) -> Self {
+        let unseen = self.xip.iter().filter(|&&xid| !other.sees(xid));
+        let others = other.xip.iter().filter(|&&xid| !self.sees(xid));
+        Self::new(self.xmax.max(other.xmax), unseen.chain(others).copied())
+    }
+
+    /// The same and `xid` too. Nothing if that would leave more unseen below it than a snapshot may list.
+    pub fn with(mut self, xid: Xid) -> Result<Self, Self> {
+        if xid >= self.xmax {
+            if xid - self.xmax >= (MAX_IN_PROGRESS - self.xip.len().min(MAX_IN_PROGRESS)) as u64 {
+                return Err(self);
+            }
+            self.xip.extend(self.xmax..xid);
+            self.xmax = xid + 1;
+        } else if let Ok(place) = self.xip.binary_search(&xid) {
+            self.xip.remove(place);
         }
-        text
+        self.xmin = self.xip.first().copied().unwrap_or(self.xmax);
+        Ok(self)
     }
 
     /// `older <= self`: everything that `older` sees is seen here too.

@@ -5,7 +5,7 @@ module TrackedTables
     if @connection.extension_enabled?("syncline")
       tracked = @connection.select_rows(<<~SQL)
         SELECT format('SELECT sync_track(%L, filter_columns => %L, log_inserts => %L)', relation, filter_columns, log_inserts)
-        FROM sync_tables WHERE relation <> 'syncline.client'::regclass ORDER BY relation::text
+        FROM sync_tables WHERE relation NOT IN ('syncline.client'::regclass, 'syncline.message'::regclass) ORDER BY relation::text
       SQL
       tracked.flatten.each { |sql| stream.puts "  execute #{sql.inspect}" }
       stream.puts

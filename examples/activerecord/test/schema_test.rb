@@ -56,7 +56,7 @@ class SchemaTest < CommittedTest
     assert_match 't.bigint "_sync_version", default: 0, null: false', plain
     assert_match 't.index ["_sync_version"]', plain
     load_ruby("from_ruby", plain)
-    assert_equal [["syncline.client", "{role}", false, true]], tracked
+    assert_equal [["syncline.client", "{role}", false, true], ["syncline.message", "{topic}", false, true]], tracked
     error = assert_raises(ActiveRecord::StatementInvalid) { Sync.pull(nil, Sync.project_shape(1)) }
     assert_match "is not tracked", error.message
 
@@ -91,6 +91,6 @@ class SchemaTest < CommittedTest
     Tracker.migrations.rollback
     assert_equal %w[id name], ActiveRecord::Base.connection.columns("projects").map(&:name)
     Tracker.migrations.migrate
-    assert_equal %w[issues projects syncline.client], tracked.map(&:first)
+    assert_equal %w[issues projects syncline.client syncline.message], tracked.map(&:first)
   end
 end

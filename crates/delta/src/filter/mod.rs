@@ -315,6 +315,14 @@ impl Filter {
         }
     }
 
+    /// Its sub-selects and those inside them.
+    pub fn all_selects(&self) -> Vec<&Select> {
+        let outer = self.selects();
+        let inner: Vec<_> =
+            outer.iter().filter_map(|select| select.filter.as_ref()).flat_map(Self::all_selects).collect();
+        outer.into_iter().chain(inner).collect()
+    }
+
     /// Its sub-selects in the same order, to be changed.
     pub fn selects_mut(&mut self) -> Vec<&mut Select> {
         match self {
@@ -341,6 +349,18 @@ impl Filter {
             Self::Not(part) => part.under(!not),
             Self::InSelect { operand, select, negated } => Self::InSelect { operand, select, negated: negated != not },
             own if not => Self::Not(Box::new(own)),
+            own => own,
+        }
+    }
+
+    /// The condition with every sub-select taken for true; of a [`normal`](Self::normal) one that is what a row's own
+    /// columns do not rule out.
+    pub fn own(self) -> Self {
+        let all = |parts: Vec<Self>| parts.into_iter().map(Self::own).collect();
+        match self {
+            Self::And(parts) => Self::And(all(parts)),
+            Self::Or(parts) => Self::Or(all(parts)),
+            Self::InSelect { .. } => Self::Bool(Operand::Const(Const::Bool(true))),
             own => own,
         }
     }
