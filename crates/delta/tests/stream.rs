@@ -49,8 +49,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..9)
 }
 
-/// Key, order, and what the key was.
-type LogRow = (u8, i64, Option<Vec<Cell<u32>>>);
+/// Key, the command that made the old row (nothing: the one that runs when this is written), and what the key was.
+type LogRow = (u8, Option<Option<u32>>, Option<Vec<Cell<u32>>>);
 
 /// A table under one transaction, and what of it is in the log.
 struct Table {
@@ -59,8 +59,10 @@ struct Table {
     command: u32,
     count: u32,
     net: Net<u32>,
-    /// Log rows of the statement, which are written behind its changes in any order.
+    /// Log rows of the statement, which are written behind its changes.
     logs: Vec<LogRow>,
+    /// Those of a statement whose triggers run the next one first.
+    held: Vec<LogRow>,
     /// Whether a change was logged without a large value.
     has_large: bool,
 }
@@ -70,20 +72,26 @@ fn cells(row: Row) -> Vec<Cell<u32>> {
 }
 
 impl Table {
-    fn log(&mut self, key: u8, made_by: Option<u32>, was: Option<Row>) {
+    fn log(&mut self, key: u8, made_by: Option<Option<u32>>, was: Option<Row>) {
         // The last column is no filter column.
         let was = was.map(|row| vec![Cell::Value(row[0]), Cell::Value(row[1]), Cell::Unlogged]);
-        self.logs.push((key, sequence(made_by, self.count), was));
-        self.count += 1;
+        self.logs.push((key, made_by, was));
+    }
+
+    fn write(&mut self, rows: Vec<LogRow>) {
+        for (key, made_by, was) in rows {
+            self.net.log(&[key], sequence(made_by.unwrap_or(Some(self.command)), self.count), was);
+            self.count += 1;
+        }
     }
 
     /// What the trigger writes for the old row of an UPDATE or DELETE.
     fn log_old(&mut self, key: u8, changed: bool) {
         let (row, made_by, is_inserted) = self.rows[&key];
         if made_by.is_some() && is_inserted {
-            self.log(key, made_by, None);
+            self.log(key, Some(made_by), None);
         } else if changed {
-            self.log(key, made_by, Some(row));
+            self.log(key, Some(made_by), Some(row));
         }
     }
 
@@ -102,7 +110,7 @@ impl Table {
         let old = self.rows[&from].0;
         self.log_old(from, from != to || old[..2] != row[..2]);
         if from != to {
-            self.log(to, Some(self.command), None);
+            self.log(to, None, None);
         }
         let unlogged =
             |(new, old): (u32, u32)| if is_large(new) && new == old { Cell::Unlogged } else { Cell::Value(new) };
@@ -112,7 +120,8 @@ impl Table {
         self.rows.insert(to, (row, Some(self.command), false));
     }
 
-    fn run(&mut self, step: &Step, backwards: bool) {
+    /// Runs a statement; `outer` if its triggers run the next one before they log.
+    fn run(&mut self, step: &Step, outer: bool) {
         let is_there = |key: &u8| self.rows.contains_key(key);
         match *step {
             Step::Insert(key, row) if !is_there(&key) => self.insert(key, row),
@@ -129,11 +138,13 @@ impl Table {
             }
             _ => {}
         }
-        if backwards {
-            self.logs.reverse();
-        }
-        for (key, seq, was) in std::mem::take(&mut self.logs) {
-            self.net.log(&[key], seq, was);
+        let logs = std::mem::take(&mut self.logs);
+        if outer {
+            self.held = logs;
+        } else {
+            self.write(logs);
+            let held = std::mem::take(&mut self.held);
+            self.write(held);
         }
         self.command += 1;
     }
@@ -191,12 +202,12 @@ proptest! {
     fn the_net_effect_of_a_transaction_leads_from_the_rows_before_to_the_rows_after(
         found in prop::collection::btree_map(0..4u8, [0..3u32, 0..13u32, 0..13u32], 0..4),
         steps in steps(),
-        backwards in any::<bool>(),
+        nested in any::<bool>(),
     ) {
         let rows = found.iter().map(|(key, row)| (*key, (*row, None, false))).collect();
-        let mut table = Table { rows, command: 0, count: 0, net: Net::default(), logs: Vec::new(), has_large: false };
-        for step in &steps {
-            table.run(step, backwards);
+        let mut table = Table { rows, command: 0, count: 0, net: Net::default(), logs: Vec::new(), held: Vec::new(), has_large: false };
+        for (i, step) in steps.iter().enumerate() {
+            table.run(step, nested && i % 2 == 0 && i + 1 < steps.len());
         }
         let after: BTreeMap<u8, Row> = table.rows.iter().map(|(key, (row, _, _))| (*key, *row)).collect();
         let outcomes = table.net.finish();
@@ -301,6 +312,11 @@ fn an_unlogged_column_is_left_to_the_client_only_if_it_has_the_row() {
     assert_eq!(outcome(false, b"k").decide(&[0], &[0, 1], is_one), Decision::Upsert);
     assert_eq!(outcome(true, b"k").decide(&[0], &[0, 1], is_one), Decision::Stale(Reason::Toast), "it enters");
     assert_eq!(outcome(true, b"k").decide(&[0], &[0], is_one), Decision::Upsert);
+    // What no change logged is what the transaction found, and that tells the log row.
+    let mut net = Net::default();
+    net.update(b"k", b"k", vec![Cell::Value(1), Cell::Unlogged]);
+    net.log(b"k", 0, Some(vec![Cell::Value(2), Cell::Value(5)]));
+    assert_eq!(net.finish()[0].decide(&[0, 1], &[0, 1], is_one), Decision::Upsert);
     assert_eq!(outcome(true, b"a").decide(&[], &[0], |_| true), Decision::Delete, "the old key");
     assert_eq!(
         outcome(false, b"k").decide(&[1], &[0], is_one),
