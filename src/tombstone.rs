@@ -120,7 +120,7 @@ fn log(call: &Call) -> Result<()> {
         return Ok(());
     }
     if row.event == Event::Insert {
-        return write(&row, &layout, xid, b'e', first, current_command());
+        return write(&row, &layout, xid, b'e', first);
     }
     let differs =
         |only_key: bool| {
@@ -133,24 +133,18 @@ fn log(call: &Call) -> Result<()> {
     if made_by.is_some() && !first.is_updated() && !row.is_rewritten() && !layout.log_inserts {
         // Inserted by this very transaction: at any cursor the key was not there. After ALTER TABLE has rewritten all
         // rows nobody can tell; better tell a key that was never committed than keep one that is gone.
-        write(&row, &layout, xid, b'e', first, made_by)?;
+        write(&row, &layout, xid, b'e', first)?;
     } else if row.event == Event::Delete {
         if !mutant::is(Mutant::NoDeleteTombstone) {
-            write(&row, &layout, xid, b'd', first, made_by)?;
+            write(&row, &layout, xid, b'd', first)?;
         }
     } else if differs(false) && !mutant::is(Mutant::NoFilterTombstone) {
-        write(&row, &layout, xid, b'u', first, made_by)?;
+        write(&row, &layout, xid, b'u', first)?;
     }
     if differs(true) && !mutant::is(Mutant::NoKeyEnter) {
-        write(&row, &layout, xid, b'e', row.new_row(), current_command())?;
+        write(&row, &layout, xid, b'e', row.new_row())?;
     }
     Ok(())
-}
-
-/// The new row version was made by the statement that fired the trigger or by one inside it.
-fn current_command() -> Option<u32> {
-    // SAFETY: reads this backend's command counter.
-    Some(unsafe { pg_sys::GetCurrentCommandId(false) })
 }
 
 fn next_count(xid: u64) -> Result<u32> {
@@ -163,7 +157,7 @@ fn next_count(xid: u64) -> Result<u32> {
     Ok(count)
 }
 
-fn write(row: &RowEvent<'_>, layout: &Layout, xid: u64, kind: u8, tuple: Tuple, made_by: Option<u32>) -> Result<()> {
+fn write(row: &RowEvent<'_>, layout: &Layout, xid: u64, kind: u8, tuple: Tuple) -> Result<()> {
     let mut old = Vec::with_capacity(64);
     for column in &layout.columns {
         image::encode(&mut old, column.tracked, column.storage, row.value(tuple, column.here));
@@ -176,7 +170,7 @@ fn write(row: &RowEvent<'_>, layout: &Layout, xid: u64, kind: u8, tuple: Tuple, 
     if old.len() > MAX_OLD {
         return Err(Error::Limit { what: "the old values of key and filter columns", limit: MAX_OLD });
     }
-    let seq = sequence(made_by, next_count(xid)?);
+    let seq = sequence(tuple.made_by(), kind == b'e', next_count(xid)?);
     let datum = |value: i64| pg_sys::Datum::from(value);
     trigger::insert(
         layout.log,

@@ -120,6 +120,27 @@ fn statement_inside_an_after_trigger_does_not_hide_what_the_row_was() {
     assert_eq!(pull(&mut client, Some(&cursor)).unwrap().0, ["delete 1", "delete 3"]);
 }
 
+/// The trigger's statement logs what row 30 was before the statement around it logs that there was none.
+#[test]
+fn statement_inside_an_after_trigger_does_not_make_a_new_key_an_old_one() {
+    let install = Install::new();
+    let (_cluster, mut client) = tracked(&install);
+    client
+        .batch_execute(
+            "CREATE FUNCTION away() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             IF NEW.id >= 30 AND NEW.f = 1 THEN UPDATE t SET f = 8 WHERE id = NEW.id; END IF; RETURN NULL; END $$; \
+             CREATE TRIGGER aaa AFTER INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION away()",
+        )
+        .unwrap();
+    for log_inserts in [false, true] {
+        client.batch_execute(&format!("SELECT sync_track('t', log_inserts => {log_inserts})")).unwrap();
+        client.batch_execute("DELETE FROM t; INSERT INTO t VALUES (3, 1)").unwrap();
+        let (_, cursor) = pull(&mut client, None).unwrap();
+        client.batch_execute("UPDATE t SET id = 30 WHERE id = 3; INSERT INTO t VALUES (31, 1)").unwrap();
+        assert_eq!(pull(&mut client, Some(&cursor)).unwrap().0, ["delete 3"], "{log_inserts}");
+    }
+}
+
 #[test]
 fn key_that_was_never_committed_is_never_sent() {
     let install = Install::new();

@@ -27,12 +27,14 @@ impl Place {
     }
 }
 
-/// Log rows that one transaction may write.
-pub const MAX_PER_TRANSACTION: u32 = i32::MAX as u32;
+const COUNT_BITS: u32 = 30;
 
-/// The order within a transaction: first what it found, then by the command that made the OLD row;
-/// `count` (below [`MAX_PER_TRANSACTION`]) makes it unique.
-pub fn sequence(made_by: Option<u32>, count: u32) -> i64 {
-    let rank = made_by.map_or(0, |command| i64::from(command) + 1);
-    (rank << 31) | i64::from(count)
+/// Log rows that one transaction may write.
+pub const MAX_PER_TRANSACTION: u32 = 1 << COUNT_BITS;
+
+/// The order within a transaction: first what it found, then by the command that made the row version, of which the log
+/// row tells that it came (`enters`) or what it was when it went; `count` (below [`MAX_PER_TRANSACTION`]) makes it unique.
+pub fn sequence(made_by: Option<u32>, enters: bool, count: u32) -> i64 {
+    let rank = made_by.map_or(0, |command| 2 * i64::from(command) + if enters { 1 } else { 2 });
+    (rank << COUNT_BITS) | i64::from(count)
 }

@@ -183,10 +183,14 @@ fn position_order_decides_between_transactions_where_ids_do_not() {
 #[test]
 fn row_that_a_transaction_found_precedes_what_it_made_whatever_was_logged_first() {
     // An AFTER trigger's own statement (command 4) is logged before the statement that fired it.
-    let inner = log::Place { xid: 9, seq: sequence(Some(4), 0), pos: 10 };
-    let outer = log::Place { xid: 9, seq: sequence(None, 1), pos: 20 };
+    let inner = log::Place { xid: 9, seq: sequence(Some(4), false, 0), pos: 10 };
+    let outer = log::Place { xid: 9, seq: sequence(None, false, 1), pos: 20 };
     assert!(outer.precedes(&inner) && !inner.precedes(&outer));
-    assert!(sequence(Some(0), 0) > sequence(None, i32::MAX as u32 - 1));
+    let last = log::MAX_PER_TRANSACTION - 1;
+    assert!(sequence(Some(0), true, 0) > sequence(None, false, last));
+    // A row comes before it changes, whichever of the two is logged first.
+    assert!(sequence(Some(4), true, last) < sequence(Some(4), false, 0));
+    assert!(sequence(Some(u32::MAX - 1), false, last) > sequence(Some(u32::MAX - 1), true, last));
 }
 
 #[test]

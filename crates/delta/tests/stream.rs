@@ -50,7 +50,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// Key, the command that made the old row (nothing: the one that runs when this is written), and what the key was.
-type LogRow = (u8, Option<Option<u32>>, Option<Vec<Cell<u32>>>);
+type LogRow = (u8, Option<u32>, Option<Vec<Cell<u32>>>);
 
 /// A table under one transaction, and what of it is in the log.
 struct Table {
@@ -72,7 +72,7 @@ fn cells(row: Row) -> Vec<Cell<u32>> {
 }
 
 impl Table {
-    fn log(&mut self, key: u8, made_by: Option<Option<u32>>, was: Option<Row>) {
+    fn log(&mut self, key: u8, made_by: Option<u32>, was: Option<Row>) {
         // The last column is no filter column.
         let was = was.map(|row| vec![Cell::Value(row[0]), Cell::Value(row[1]), Cell::Unlogged]);
         self.logs.push((key, made_by, was));
@@ -80,7 +80,7 @@ impl Table {
 
     fn write(&mut self, rows: Vec<LogRow>) {
         for (key, made_by, was) in rows {
-            self.net.log(&[key], sequence(made_by.unwrap_or(Some(self.command)), self.count), was);
+            self.net.log(&[key], sequence(made_by, was.is_none(), self.count), was);
             self.count += 1;
         }
     }
@@ -89,9 +89,9 @@ impl Table {
     fn log_old(&mut self, key: u8, changed: bool) {
         let (row, made_by, is_inserted) = self.rows[&key];
         if made_by.is_some() && is_inserted {
-            self.log(key, Some(made_by), None);
+            self.log(key, made_by, None);
         } else if changed {
-            self.log(key, Some(made_by), Some(row));
+            self.log(key, made_by, Some(row));
         }
     }
 
@@ -110,7 +110,7 @@ impl Table {
         let old = self.rows[&from].0;
         self.log_old(from, from != to || old[..2] != row[..2]);
         if from != to {
-            self.log(to, None, None);
+            self.log(to, Some(self.command), None);
         }
         let unlogged =
             |(new, old): (u32, u32)| if is_large(new) && new == old { Cell::Unlogged } else { Cell::Value(new) };
