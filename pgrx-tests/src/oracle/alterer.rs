@@ -53,7 +53,11 @@ const STORIES: [&[&str]; 24] = [
     &["ALTER TABLE members SET UNLOGGED", "{write}", "ALTER TABLE members SET LOGGED"],
     &["ALTER TABLE issues ADD COLUMN r float8 DEFAULT random()", "{write}", "ALTER TABLE issues DROP COLUMN r"],
     &["SELECT sync_untrack('items')", "{write}", "SELECT sync_track('items', '{state}')"],
-    &["SELECT sync_untrack('issues')", "{write}", "SELECT sync_track('issues', '{project_id,state}')"],
+    &[
+        "SELECT sync_untrack('issues')",
+        "{write}",
+        "SELECT sync_track('issues', '{project_id,state}', (SELECT relrowsecurity FROM pg_class WHERE oid = 'issues'::regclass))",
+    ],
     &["SELECT sync_track('issues', '{title}')", "{write}"],
     &["{write}", "CLUSTER issues USING issues_pkey", "{write}"],
     &["CREATE TABLE kin () INHERITS (issues)", "INSERT INTO kin (id) VALUES ({id})", "DROP TABLE kin"],
