@@ -23,22 +23,49 @@ CREATE TABLE todo (
     CONSTRAINT todo_taken UNIQUE (list_id, title)
 );
 
-SELECT sync_track('list'), sync_track('member'), sync_track('todo', filter_columns => '{list_id}');
+-- Who may see which list: the same pairs as in member. A policy on member that read member would have no end.
+CREATE TABLE access (
+    list_id uuid,
+    name text,
+    PRIMARY KEY (name, list_id),
+    FOREIGN KEY (list_id, name) REFERENCES member ON DELETE CASCADE
+);
+CREATE INDEX ON access (list_id, name);
 
--- Who may read and write a list: its members.
-CREATE FUNCTION may(who text, list uuid) RETURNS boolean STABLE
-    RETURN EXISTS (SELECT FROM member m WHERE m.list_id = list AND m.name = who);
+CREATE FUNCTION give_access() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    INSERT INTO access (list_id, name) VALUES (NEW.list_id, NEW.name);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER give_access AFTER INSERT ON member FOR EACH ROW EXECUTE FUNCTION give_access();
 
--- What a user's browser keeps: his memberships, one shape for each of his lists, and what the server knows
--- of this browser's writes. A membership that comes or goes makes a whole shape come or go.
-CREATE FUNCTION shapes(who text, client text) RETURNS TABLE (id text, shape jsonb) STABLE
-BEGIN ATOMIC
-    SELECT 'me', jsonb_build_object('params', jsonb_build_array(who), 'tables', '{"member": {"where": "name = $1"}}'::jsonb)
-    UNION ALL
-    SELECT 'client', jsonb_build_object('params', jsonb_build_array(client), 'tables',
-        '{"syncline.client": {"where": "client = $1"}}'::jsonb) WHERE client IS NOT NULL
-    UNION ALL
-    SELECT 'list:' || list_id, jsonb_build_object('params', jsonb_build_array(list_id), 'tables',
-        '{"list": {"where": "id = $1"}, "member": {"where": "list_id = $1"}, "todo": {"where": "list_id = $1"}}'::jsonb)
-    FROM member WHERE name = who;
-END;
+-- Who makes a list is its first member.
+CREATE FUNCTION join_own() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    INSERT INTO member (list_id, name) VALUES (NEW.id, current_setting('app.user'));
+    RETURN NULL;
+END $$;
+CREATE TRIGGER join_own AFTER INSERT ON list FOR EACH ROW
+    WHEN (current_setting('app.user', true) <> '') EXECUTE FUNCTION join_own();
+
+-- A row that row security gives and takes may come and go unwritten: of all tables the inserts are logged too.
+SELECT sync_track('access', log_inserts => true), sync_track('list', log_inserts => true),
+    sync_track('member', log_inserts => true), sync_track('todo', filter_columns => '{list_id}', log_inserts => true);
+
+-- The server works as this role, for the user whom app.user names. Roles are common to all databases.
+DO $$ BEGIN CREATE ROLE todo_user; EXCEPTION WHEN duplicate_object THEN END $$;
+GRANT SELECT ON access TO todo_user;
+GRANT SELECT, INSERT ON list TO todo_user;
+GRANT SELECT, INSERT, DELETE ON member TO todo_user;
+GRANT SELECT, INSERT, DELETE, UPDATE (title, done) ON todo TO todo_user;
+
+ALTER TABLE access ENABLE ROW LEVEL SECURITY;
+ALTER TABLE list ENABLE ROW LEVEL SECURITY;
+ALTER TABLE member ENABLE ROW LEVEL SECURITY;
+ALTER TABLE todo ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY own ON access FOR SELECT TO todo_user USING (name = current_setting('app.user', true));
+CREATE POLICY anybody_makes ON list FOR INSERT TO todo_user WITH CHECK (true);
+CREATE POLICY of_members ON list FOR SELECT TO todo_user USING (EXISTS (SELECT FROM access a WHERE a.list_id = list.id));
+CREATE POLICY of_members ON member TO todo_user USING (EXISTS (SELECT FROM access a WHERE a.list_id = member.list_id));
+CREATE POLICY of_members ON todo TO todo_user USING (EXISTS (SELECT FROM access a WHERE a.list_id = todo.list_id));

@@ -7,33 +7,36 @@ import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { loginPage, todoPage } from "./page/view.js";
-import { write } from "./writes.js";
+import { asUser, write } from "./writes.js";
 
 const pool = new pg.Pool();
 // A connection that breaks while nobody waits for an answer: whoever uses it next is told, and the pool opens another.
 pool.on("error", () => {});
 pool.on("connect", (db) => db.on("error", () => {}));
 
-// All shapes in one statement, so in one snapshot. A list that is no longer one of the user's is not answered.
+// What a browser keeps. The first shape has no filter: row security is one.
+const SHAPES = `(VALUES ('mine', '{"tables": {"list": {}, "member": {}, "todo": {}}}'::jsonb),
+  ('client', jsonb_build_object('params', jsonb_build_array($1::text), 'tables', '{"syncline.client": {"where": "client = $1"}}'::jsonb))
+) AS shapes (id, shape)`;
+// All shapes in one statement, so in one snapshot.
 const PULL = `
-  SELECT json_object_agg(id, CASE WHEN $4 THEN json_build_object('document', sync_pull(asked->>id, shape), 'digest', sync_digest(shape))
+  SELECT json_object_agg(id, CASE WHEN $3 THEN json_build_object('document', sync_pull(asked->>id, shape), 'digest', sync_digest(shape))
                                   ELSE sync_pull(asked->>id, shape) END)::text AS text
-  FROM shapes($1, $2), CAST($3 AS jsonb) asked WHERE asked ? id`;
-const FIRST = `SELECT coalesce(json_object_agg(id, sync_pull(NULL, shape)), '{}')::text AS text FROM shapes($1, NULL)`;
-const PREVIEW = `SELECT id AS shape, p.relation, p.value FROM shapes($1, NULL), sync_preview(shape) p WHERE p.op = 'upsert'`;
+  FROM ${SHAPES}, CAST($2 AS jsonb) asked WHERE asked ? id`;
+const PREVIEW = `SELECT p.relation, p.value FROM ${SHAPES}, sync_preview(shape) p WHERE id = 'mine' AND p.op = 'upsert'`;
 
-const one = async (sql, values) => (await pool.query(sql, values)).rows[0].text;
+const pull = (who, client, asked, digest = false) =>
+  asUser(pool, who, async (db) => (await db.query(PULL, [client, asked, digest])).rows[0].text ?? "{}");
 
 /** Rows as the page's library would give them, from documents of sync_pull. */
 function rowsOf(documents) {
-  return Object.entries(JSON.parse(documents)).flatMap(([shape, { changes }]) =>
-    changes.filter(({ op }) => op === "upsert").map(({ relation, value }) => ({ shape, relation, value })));
+  return JSON.parse(documents).mine.changes.filter(({ op }) => op === "upsert");
 }
 
 const routes = {
   async "GET /"({ who, url }) {
     if (!who) return { html: loginPage() };
-    const documents = await one(FIRST, [who]);
+    const documents = await pull(who, null, '{"mine": null}');
     return { html: todoPage({ who, url, rows: rowsOf(documents), documents }) };
   },
   "GET /shell": async ({ who, url }) => ({ html: todoPage({ who, url }) }),
@@ -46,7 +49,7 @@ const routes = {
     return { to: "/", cookie: "; Max-Age=0" };
   },
   async "POST /sync"({ who, url, body }) {
-    return { json: await one(PULL, [who, url.searchParams.get("client"), await body(), url.searchParams.has("digest")]) ?? "{}" };
+    return { json: await pull(who, url.searchParams.get("client"), await body(), url.searchParams.has("digest")) };
   },
   async "POST /mutate"({ who, body }) {
     const answer = await write(pool, who, JSON.parse(await body()));
@@ -56,9 +59,9 @@ const routes = {
   async "POST /form"({ who, url, form }) {
     const args = { id: randomUUID(), made: new Date().toISOString(), ...(await form()) };
     let rows;
-    const read = async (db) => (rows = (await db.query(PREVIEW, [who])).rows);
+    const read = async (db) => (rows = (await db.query(PREVIEW, [null])).rows);
     const { reason } = await write(pool, who, { name: url.searchParams.get("write"), args }, read);
-    if (reason) await read(pool);
+    if (reason) await asUser(pool, who, read);
     return { html: todoPage({ who, url, rows, notice: reason, draft: reason ? args.title ?? args.name : "" }) };
   },
   async "GET /events"({ response }) {

@@ -8,17 +8,15 @@ class Refusal extends Error {
   }
 }
 
-// $1 is who asks, $2 the arguments. What touches no row was not allowed, or has nothing left to change.
+// $1 is the arguments. Row security says who may: what touches no row was not allowed, or has nothing left to change.
 const WRITES = {
-  addList: `WITH made AS (INSERT INTO list (id, title) SELECT id, trim(title) FROM jsonb_populate_record(NULL::list, $2) RETURNING id)
-            INSERT INTO member (list_id, name) SELECT id, $1 FROM made`,
-  addMember: `INSERT INTO member (list_id, name) SELECT list_id, trim(name) FROM jsonb_populate_record(NULL::member, $2) WHERE may($1, list_id)`,
-  removeMember: `DELETE FROM member WHERE list_id = ($2::jsonb->>'list_id')::uuid AND name = $2::jsonb->>'name' AND may($1, list_id)`,
-  addTodo: `INSERT INTO todo (id, list_id, title, made)
-            SELECT id, list_id, trim(title), made FROM jsonb_populate_record(NULL::todo, $2) WHERE may($1, list_id)`,
-  renameTodo: `UPDATE todo SET title = trim($2::jsonb->>'title') WHERE id = ($2::jsonb->>'id')::uuid AND may($1, list_id)`,
-  checkTodo: `UPDATE todo SET done = ($2::jsonb->>'done')::boolean WHERE id = ($2::jsonb->>'id')::uuid AND may($1, list_id)`,
-  deleteTodo: `DELETE FROM todo WHERE id = ($2::jsonb->>'id')::uuid AND may($1, list_id)`,
+  addList: `INSERT INTO list (id, title) SELECT id, trim(title) FROM jsonb_populate_record(NULL::list, $1)`,
+  addMember: `INSERT INTO member (list_id, name) SELECT list_id, trim(name) FROM jsonb_populate_record(NULL::member, $1)`,
+  removeMember: `DELETE FROM member WHERE list_id = ($1::jsonb->>'list_id')::uuid AND name = $1::jsonb->>'name'`,
+  addTodo: `INSERT INTO todo (id, list_id, title, made) SELECT id, list_id, trim(title), made FROM jsonb_populate_record(NULL::todo, $1)`,
+  renameTodo: `UPDATE todo SET title = trim($1::jsonb->>'title') WHERE id = ($1::jsonb->>'id')::uuid`,
+  checkTodo: `UPDATE todo SET done = ($1::jsonb->>'done')::boolean WHERE id = ($1::jsonb->>'id')::uuid`,
+  deleteTodo: `DELETE FROM todo WHERE id = ($1::jsonb->>'id')::uuid`,
 };
 
 const REASONS = {
@@ -40,8 +38,8 @@ const REASONS = {
  */
 export async function write(pool, who, mutation, read) {
   try {
-    return await inTransaction(pool, async (db) => {
-      if (await record(db, mutation)) await apply(db, who, mutation);
+    return await asUser(pool, who, async (db) => {
+      if (await record(db, mutation)) await apply(db, mutation);
       await read?.(db);
       return recorded(db, mutation);
     });
@@ -49,18 +47,29 @@ export async function write(pool, who, mutation, read) {
     if (!(error instanceof Refusal)) throw error;
     const { reason } = error;
     if (!mutation.client) return { reason };
-    return inTransaction(pool, async (db) => {
+    return asUser(pool, who, async (db) => {
       await record(db, mutation, reason);
       return recorded(db, mutation);
     });
   }
 }
 
-async function inTransaction(pool, run) {
+/**
+ * One transaction with the rights of a user: Postgres and Syncline let him see and write what the policies of schema.sql
+ * allow. Role and setting end with the transaction.
+ *
+ * @template T
+ * @param {import("pg").Pool} pool
+ * @param {string} who
+ * @param {(db: import("pg").PoolClient) => Promise<T>} run
+ * @returns {Promise<T>}
+ */
+export async function asUser(pool, who, run) {
   const db = await pool.connect();
   let broken;
   try {
-    await db.query("BEGIN");
+    await db.query("BEGIN; SET LOCAL ROLE todo_user");
+    await db.query("SELECT set_config('app.user', $1, true)", [who]);
     const result = await run(db);
     await db.query("COMMIT");
     return result;
@@ -83,13 +92,15 @@ async function recorded(db, { client, id }) {
   return refused.rows[0] ?? (await db.query("SELECT pg_current_xact_id()::text AS xid")).rows[0];
 }
 
-async function apply(db, who, { name, args }) {
+async function apply(db, { name, args }) {
   if (!Object.hasOwn(WRITES, name)) throw new Refusal("This version of the page is too old: please reload it.");
-  const { rowCount, command } = await db.query(WRITES[name], [who, JSON.stringify(args)]).catch((error) => {
+  const missing = new Refusal("It is no longer there, or no longer shared with you.");
+  const { rowCount, command } = await db.query(WRITES[name], [JSON.stringify(args)]).catch((error) => {
     if (Object.hasOwn(REASONS, error.constraint ?? "")) throw new Refusal(REASONS[error.constraint](args));
+    if (error.code === "42501") throw missing;
     // Class 22 and 23: the data is not valid, however often it is sent.
     throw /^2[23]/.test(error.code) ? new Refusal("That cannot be saved.") : error;
   });
   // What is to be deleted and is not there is fine.
-  if (rowCount === 0 && command !== "DELETE") throw new Refusal("It is no longer there, or no longer shared with you.");
+  if (rowCount === 0 && command !== "DELETE") throw missing;
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postgres::{Client, SimpleQueryMessage};
+use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use syncline_tests::histories::{self, HISTORIES, pull, state};
 use syncline_tests::{Cluster, Install};
 
@@ -20,24 +20,51 @@ fn histories_that_need_each_rule_keep_the_law() {
 }
 
 #[test]
-fn readme_statements_run() {
+fn readme_statements_run_and_answer_as_shown() {
     let install = Install::new();
     let cluster = Cluster::start(&install);
     let mut client = cluster.connect();
     let readme = include_str!("../../README.md");
-    let (mut statements, mut cursor) = (0, String::new());
-    for block in readme.split("```sql").skip(1) {
-        for line in block.split("```").next().unwrap_or_default().lines().filter(|line| !line.trim().is_empty()) {
-            let sql = line.replace(":'cursor'", &format!("'{cursor}'"));
-            for message in client.simple_query(sql.trim_end_matches("\\gset")).expect(line) {
-                if let (SimpleQueryMessage::Row(row), true) = (message, line.ends_with("\\gset")) {
-                    row.get(0).unwrap_or_default().clone_into(&mut cursor);
-                }
+    let (mut answers, mut cursor) = (0, String::new());
+    for block in readme.split("```sql\n").skip(1) {
+        let (statements, text) = block.split_once("```").expect("a block ends");
+        let (mut sql, mut last) = (String::new(), Vec::new());
+        for line in statements.lines() {
+            sql += &format!("{line}\n");
+            if !line.ends_with(';') && !line.ends_with("\\gset") {
+                continue;
             }
-            statements += 1;
+            let statement = std::mem::take(&mut sql).replace(":'cursor'", &format!("'{cursor}'"));
+            last = answer(&mut client, statement.trim_end().trim_end_matches("\\gset"));
+            if line.ends_with("\\gset") {
+                cursor.clone_from(&last[0][0]);
+            }
+        }
+        assert!(sql.trim().is_empty(), "{sql} has no end");
+        let shown = shown(text);
+        if !shown.is_empty() {
+            last.sort();
+            assert_eq!(last, shown, "after {statements}");
+            answers += 1;
         }
     }
-    assert!(statements > 6 && !cursor.is_empty());
+    assert_eq!(answers, 4);
+}
+
+/// The cells of what a statement answers.
+fn answer(client: &mut Client, sql: &str) -> Vec<Vec<String>> {
+    let cells = |row: &SimpleQueryRow| (0..row.len()).map(|n| row.get(n).unwrap_or_default().to_owned()).collect();
+    let messages = client.simple_query(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    messages.iter().filter_map(|m| if let SimpleQueryMessage::Row(row) = m { Some(cells(row)) } else { None }).collect()
+}
+
+/// The cells of the answer that follows a block, in an order that no plan changes.
+fn shown(text: &str) -> Vec<Vec<String>> {
+    let table = text.trim_start_matches('\n').lines().take_while(|line| line.starts_with("    "));
+    let mut rows: Vec<Vec<String>> =
+        table.skip(2).map(|line| line.split('|').map(|cell| cell.trim().to_owned()).collect()).collect();
+    rows.sort();
+    rows
 }
 
 #[test]

@@ -40,7 +40,7 @@ function delivered({ cursors, digest }) {
 const network = connection(() => render());
 const pull = httpPull(address("/sync"));
 const client = await Client.open({
-  shapes: ["me", "client", ...Object.keys(JSON.parse(documents || "{}"))],
+  shapes: ["mine", "client"],
   storage: await storage(),
   pull: network.watch(async (request) => delivered(request) || pull(request)),
   push: network.watch(httpPush(address("/mutate"))),
@@ -66,30 +66,19 @@ function attempted({ name, args }) {
 
 // Lists -----------------------------------------------------------------------------------------------
 
-const shapeOf = (id) => `list:${id}`;
 /** Titles of the lists that the server has given, by id. */
 const known = new Map();
 const left = new Set();
 
-function rows() {
-  const member = client.rows("me", "member");
-  const ofLists = member.flatMap(({ list_id }) => ["list", "member", "todo"].flatMap((relation) =>
-    client.rows(shapeOf(list_id), relation).map((value) => ({ shape: shapeOf(list_id), relation, value }))));
-  return [...member.map((value) => ({ shape: "me", relation: "member", value })), ...ofLists];
-}
+const rows = () =>
+  ["list", "member", "todo"].flatMap((relation) => client.rows("mine", relation).map((value) => ({ relation, value })));
 
-/** A membership that comes brings its list, one that goes takes it away. */
-function followLists(lists, pending) {
+/** A list that goes, with its rows, is one that somebody else took him off. */
+function noticeLists(lists, pending) {
   if (lists === null) return;
-  const { cursors } = client;
-  const wanted = new Set(lists.map(({ id }) => shapeOf(id)));
-  for (const shape of wanted) if (!(shape in cursors)) client.follow(shape).catch(network.failed);
-  for (const shape of Object.keys(cursors)) {
-    if (shape.startsWith("list:") && !wanted.has(shape)) client.unfollow(shape).catch(network.failed);
-  }
-  for (const { id, title } of lists) if (title !== null && !pending.has(id)) known.set(id, title);
+  for (const { id, title } of lists) if (!pending.has(id)) known.set(id, title);
   for (const [id, title] of known) {
-    if (wanted.has(shapeOf(id))) continue;
+    if (lists.some((list) => list.id === id)) continue;
     known.delete(id);
     if (!left.delete(id)) notify(`You are no longer a member of “${title}”.`);
   }
@@ -103,14 +92,14 @@ function render() {
   isDue = true;
   queueMicrotask(() => {
     isDue = false;
-    const lists = client.cursors.me === null ? null : listsOf(rows());
+    const lists = client.cursors.mine === null ? null : listsOf(rows());
     const pending = new Set(client.pending.map(({ name, args }) => (name.endsWith("Member") ? `${args.list_id} ${args.name}` : args.id)));
     const status = network.status() ?? (forgetful ? "forgetful" : null);
     const focused = document.activeElement?.closest(".todo");
     morph(element("app"), app({ ...state, lists, pending, waiting: client.pending.length, status }));
     // Where the focus was there may be nothing any more: somebody else deleted it.
     if (focused && !focused.isConnected) element("new-todo")?.focus();
-    followLists(lists, pending);
+    noticeLists(lists, pending);
   });
 }
 

@@ -20,27 +20,25 @@ function html(strings, ...values) {
 }
 
 /**
- * The lists of a user: what `me` says he is a member of, filled with what the shapes hold.
+ * The lists of a user, with their members and todos.
  *
- * @param {{ shape: string, relation: string, value: any }[]} rows
+ * @param {{ relation: string, value: any }[]} rows
  */
 export function listsOf(rows) {
   const lists = new Map();
-  for (const { shape, value } of rows) {
-    if (shape === "me") lists.set(`list:${value.list_id}`, { id: value.list_id, title: null, members: [], todos: [] });
+  for (const { relation, value } of rows) {
+    if (relation === "list") lists.set(value.id, { ...value, members: [], todos: [] });
   }
-  for (const { shape, relation, value } of rows) {
-    const list = lists.get(shape);
-    if (!list) continue;
-    if (relation === "list") list.title = value.title;
-    if (relation === "member") list.members.push(value.name);
-    if (relation === "todo") list.todos.push(value);
+  for (const { relation, value } of rows) {
+    const list = lists.get(value.list_id);
+    if (relation === "member") list?.members.push(value.name);
+    if (relation === "todo") list?.todos.push(value);
   }
   for (const { members, todos } of lists.values()) {
     members.sort((a, b) => a.localeCompare(b));
     todos.sort((a, b) => a.done - b.done || (a.made < b.made ? -1 : 1));
   }
-  return [...lists.values()].sort((a, b) => (a.title ?? "").localeCompare(b.title ?? "") || (a.id < b.id ? -1 : 1));
+  return [...lists.values()].sort((a, b) => a.title.localeCompare(b.title) || (a.id < b.id ? -1 : 1));
 }
 
 const ICONS = {
@@ -154,13 +152,13 @@ export function app(state) {
       <form id="logout" method="post" action="/logout">${avatar(who)}<span class="name">${who}</span><button class="quiet">Log out</button></form></header>
     <nav id="lists" aria-label="Lists"><div id="tabs">${lists?.map((one) => {
       const open = one.todos.filter(({ done }) => !done).length;
-      return html`<a id="list-${one.id}" href="/?list=${one.id}"${one === list && html` aria-current="page"`}><span>${one.title ?? "Loading…"}</span>${open > 0 && html`<b aria-label="${open} to do">${open}</b>`}</a>`;
+      return html`<a id="list-${one.id}" href="/?list=${one.id}"${one === list && html` aria-current="page"`}><span>${one.title}</span>${open > 0 && html`<b aria-label="${open} to do">${open}</b>`}</a>`;
     })}</div>
       <form id="add-list" class="field" method="post" action="${action("addList", list)}">
         <input id="new-list" name="title" placeholder="New list" aria-label="Name of the new list" maxlength="80" required autocomplete="off">
         <button aria-label="Add the list">Add</button>
       </form></nav>
-    ${!lists || list?.title === null ? LOADING : list ? listMain(list, state) : WELCOME}
+    ${!lists ? LOADING : list ? listMain(list, state) : WELCOME}
     <aside id="notices" role="alert">${notices.map(({ id, text }) => html`<div id="notice-${id}" class="notice"><span>${text}</span><button class="quiet dismiss" value="${id}" aria-label="Dismiss">${icon("cross")}</button></div>`)}</aside>`.text;
 }
 

@@ -1,6 +1,7 @@
 //! The main job on real data: two clients follow the packages of one section, all maintainers, and who depends on
 //! one package, while others write and the server is killed. One client asks for `updated_at > last`, as
-//! people do today; the other pulls by cursor.
+//! people do today; the other pulls by cursor. A third one pulls what a member of maintainers sees: them, their
+//! packages and what these depend on, while memberships are granted and revoked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -24,7 +25,22 @@ const SHAPE: &str = r#"{"tables": {"package":    {"columns": ["version", "sectio
 const PLAIN: [(&str, &str, &str, &str); 3] = [
     ("package", "name", "name, version, section", "section = 'utils'"),
     ("maintainer", "id", "id, name", "true"),
-    ("dependency", "package", "package, target", "target = 'python3'"),
+    ("dependency", "package || ' ' || target", "package, target", "target = 'python3'"),
+];
+const MEMBER: &str = r#"{"tables": {"maintainer": {"columns": ["name"], "where": "id IN (SELECT maintainer FROM member WHERE who = $1)"},
+                                    "package":    {"columns": ["version"], "where": "maintainer IN (SELECT maintainer FROM member WHERE who = $1)"},
+                                    "dependency": {"columns": ["target"], "where":
+                                        "package IN (SELECT name FROM package WHERE maintainer IN (SELECT maintainer FROM member WHERE who = $1))"}},
+                         "params": ["ann"]}"#;
+const PLAIN_MEMBER: [(&str, &str, &str, &str); 3] = [
+    ("maintainer", "id", "id, name", "id IN (SELECT maintainer FROM member WHERE who = 'ann')"),
+    ("package", "name", "name, version", "maintainer IN (SELECT maintainer FROM member WHERE who = 'ann')"),
+    (
+        "dependency",
+        "package || ' ' || target",
+        "package, target",
+        "package IN (SELECT name FROM package WHERE maintainer IN (SELECT maintainer FROM member WHERE who = 'ann'))",
+    ),
 ];
 const RUN: Duration = Duration::from_secs(10);
 
@@ -45,13 +61,14 @@ fn main() -> ExitCode {
     let cluster = Cluster::start(&install);
     load(&mut cluster.connect(), &index);
     let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
-    let (today, ours) = thread::scope(|scope| {
+    let (today, ours, member) = thread::scope(|scope| {
         for actor in 0..4 {
             let (cluster, stop, written) = (&cluster, &stop, &written);
             scope.spawn(move || write(cluster, stop, written, Rng::new(7, actor)));
         }
         let today = scope.spawn(|| follow(&cluster, &stop, Today::default()));
-        let ours = scope.spawn(|| follow(&cluster, &stop, Ours::default()));
+        let ours = scope.spawn(|| follow(&cluster, &stop, Ours::new("sync_pull", SHAPE)));
+        let member = scope.spawn(|| follow(&cluster, &stop, Ours::new("of a member", MEMBER)));
         thread::sleep(RUN / 2);
         println!("-- kill -9 of the server");
         cluster.kill_9();
@@ -59,24 +76,34 @@ fn main() -> ExitCode {
         println!("-- the server is back");
         thread::sleep(RUN / 2);
         stop.store(true, Ordering::Relaxed);
-        (today.join().expect("a client runs to its end"), ours.join().expect("a client runs to its end"))
+        let end = "a client runs to its end";
+        (today.join().expect(end), ours.join().expect(end), member.join().expect(end))
     });
     let mut client = cluster.connect();
-    let mut truth = Copy::new();
-    for (relation, key, columns, condition) in PLAIN {
-        let sql = format!(
-            "SELECT {key}::text, to_jsonb(x)::text FROM (SELECT {columns} FROM {relation} WHERE {condition}) x"
-        );
-        let rows = client.query(&sql, &[]).expect("the truth can be read");
-        truth.extend(rows.iter().map(|row| ((relation.to_owned(), row.get(0)), row.get(1))));
-    }
+    let (truth, of_member) = (truth(&mut client, &PLAIN), truth(&mut client, &PLAIN_MEMBER));
     println!(
         "\n{} transactions written; {} rows: packages of section {SECTION}, maintainers, what depends on {TARGET}",
         written.load(Ordering::Relaxed),
         truth.len()
     );
     compare("updated_at > last", &today, &truth);
-    if compare("sync_pull", &ours, &truth) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let wrong = compare("sync_pull", &ours, &truth);
+    println!("{} rows: what a member of maintainers sees, after memberships came and went", of_member.len());
+    let wrong = wrong + compare("sync_pull", &member, &of_member);
+    if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What a client should hold now.
+fn truth(client: &mut Client, tables: &[(&str, &str, &str, &str)]) -> Copy {
+    let mut truth = Copy::new();
+    for (relation, key, columns, condition) in tables {
+        let sql = format!(
+            "SELECT ({key})::text, to_jsonb(x)::text FROM (SELECT {columns} FROM {relation} WHERE {condition}) x"
+        );
+        let rows = client.query(&sql, &[]).expect("the truth can be read");
+        truth.extend(rows.iter().map(|row| (((*relation).to_owned(), row.get(0)), row.get(1))));
+    }
+    truth
 }
 
 /// Value by relation and key.
@@ -140,7 +167,12 @@ fn load(client: &mut Client, index: &Index) {
                                    updated_at timestamptz DEFAULT now());
              CREATE TABLE dependency (package text, target text, updated_at timestamptz DEFAULT now(),
                                       PRIMARY KEY (package, target));
-             SELECT sync_track('maintainer'), sync_track('dependency'), sync_track('package', filter_columns => '{section}')",
+             CREATE TABLE member (who text, maintainer int, PRIMARY KEY (who, maintainer));
+             INSERT INTO member SELECT 'ann', g FROM generate_series(0, 19) g;
+             CREATE INDEX ON member (maintainer);
+             CREATE INDEX ON package (maintainer);
+             SELECT sync_track('maintainer'), sync_track('dependency'), sync_track('member', log_inserts => true),
+                    sync_track('package', filter_columns => '{section,maintainer}', log_inserts => true)",
         )
         .expect("the tables can be made");
     let tables = [
@@ -159,6 +191,7 @@ fn load(client: &mut Client, index: &Index) {
         copy.finish().expect("COPY ends");
     }
     bar.finish();
+    client.batch_execute("ANALYZE").expect("the tables can be analysed");
     println!(
         "{} packages, {} maintainers, {} dependencies",
         index.packages.len(),
@@ -183,7 +216,7 @@ fn write(cluster: &Cluster<'_>, stop: &AtomicBool, written: &AtomicU64, mut rng:
 fn change(client: &mut Client, rng: &mut Rng) -> Result<(), Error> {
     let one = "(SELECT name FROM package TABLESAMPLE SYSTEM (1) LIMIT 1)";
     let n = rng.below(1_000_000);
-    let sql = match rng.below(14) {
+    let sql = match rng.below(16) {
         0..=4 => format!("UPDATE package SET version = '{n}', updated_at = now() WHERE name = {one}"),
         5 => format!("UPDATE package SET section = '{SECTION}', updated_at = now() WHERE name = {one}"),
         6 => format!(
@@ -200,6 +233,11 @@ fn change(client: &mut Client, rng: &mut Rng) -> Result<(), Error> {
             "DELETE FROM dependency WHERE target = '{TARGET}' AND package = (SELECT package FROM dependency \
              WHERE target = '{TARGET}' OFFSET {} LIMIT 1)",
             n % 50
+        ),
+        13 => format!("INSERT INTO member VALUES ('ann', {}) ON CONFLICT DO NOTHING", n % 1000),
+        14 => format!(
+            "DELETE FROM member WHERE maintainer = (SELECT maintainer FROM member ORDER BY 1 OFFSET {} LIMIT 1)",
+            n % 20
         ),
         _ => format!(
             "UPDATE dependency SET target = 'other', updated_at = now() WHERE target = '{TARGET}' AND package = \
@@ -218,7 +256,7 @@ trait Follower {
     /// One pull: how many rows and bytes came.
     fn pull(&mut self, client: &mut Client) -> Result<(usize, usize), Error>;
     /// What it says in the list of pulls.
-    const NAME: &'static str;
+    fn name(&self) -> &'static str;
     /// What it holds.
     fn copy(self) -> Copy;
 }
@@ -237,14 +275,14 @@ fn follow<F: Follower>(cluster: &Cluster<'_>, stop: &AtomicBool, mut follower: F
             Ok((rows, bytes)) => {
                 println!(
                     "{:>18}: {rows:6} rows {bytes:9} bytes {:7.1} ms",
-                    F::NAME,
+                    follower.name(),
                     start.elapsed().as_secs_f64() * 1e3
                 );
                 if last {
                     return follower.copy();
                 }
             }
-            Err(_) => println!("{:>18}: no answer, will try again", F::NAME),
+            Err(_) => println!("{:>18}: no answer, will try again", follower.name()),
         }
         thread::sleep(Duration::from_millis(250));
     }
@@ -258,13 +296,15 @@ struct Today {
 }
 
 impl Follower for Today {
-    const NAME: &'static str = "updated_at > last";
+    fn name(&self) -> &'static str {
+        "updated_at > last"
+    }
 
     fn pull(&mut self, client: &mut Client) -> Result<(usize, usize), Error> {
         let (mut count, mut bytes, mut newest) = (0, 0, self.last.clone());
         for (relation, key, columns, condition) in PLAIN {
             let sql = format!(
-                "SELECT {key}::text, (to_jsonb(x) - 'updated_at')::text, updated_at::text \
+                "SELECT ({key})::text, (to_jsonb(x) - 'updated_at')::text, updated_at::text \
                  FROM (SELECT {columns}, updated_at FROM {relation} WHERE {condition}) x \
                  WHERE updated_at > coalesce($1::text::timestamptz, '-infinity')"
             );
@@ -285,22 +325,31 @@ impl Follower for Today {
 }
 
 /// `sync_pull(cursor, shape)`.
-#[derive(Default)]
 struct Ours {
+    name: &'static str,
+    shape: &'static str,
     copy: Copy,
     cursor: Option<String>,
 }
 
+impl Ours {
+    fn new(name: &'static str, shape: &'static str) -> Self {
+        Self { name, shape, copy: Copy::new(), cursor: None }
+    }
+}
+
 impl Follower for Ours {
-    const NAME: &'static str = "sync_pull";
+    fn name(&self) -> &'static str {
+        self.name
+    }
 
     fn pull(&mut self, client: &mut Client) -> Result<(usize, usize), Error> {
         // The document is taken apart by the server here, so that values keep their bytes.
-        let sql = "WITH p AS MATERIALIZED (SELECT sync_pull($1, $2::text::jsonb) AS d) \
+        let sql = "WITH p AS MATERIALIZED (SELECT sync_pull($1, $2::text::jsonb, NULL) AS d) \
                    SELECT 'document', d->>'cursor', NULL, length(d::text), NULL FROM p UNION ALL \
-                   SELECT c->>'op', c->>'relation', c->>'value', NULL, (SELECT v FROM json_each_text(c->'key') k(n, v) LIMIT 1) \
+                   SELECT c->>'op', c->>'relation', c->>'value', NULL, (SELECT string_agg(v, ' ') FROM json_each_text(c->'key') k(n, v)) \
                    FROM p, json_array_elements(d->'changes') c";
-        let rows = client.query(sql, &[&self.cursor, &SHAPE])?;
+        let rows = client.query(sql, &[&self.cursor, &self.shape])?;
         let mut bytes = 0;
         for row in &rows {
             let place = || (row.get(1), row.get(4));
