@@ -1,7 +1,7 @@
 //! Reading the log. Its rows are fetched with the owner's rights; what runs on their values runs with the caller's.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use pgrx::pg_sys;
 use syncline_delta::log::Place;
@@ -58,6 +58,26 @@ pub fn first_rows(used: &Use<'_>, seen: &Snapshot) -> Result<Vec<LogRow>, Untold
     Ok(first.into_values().collect())
 }
 
+/// The first place of each key, once somebody has asked for one.
+#[derive(Default)]
+pub struct Firsts(Option<HashMap<Vec<u8>, Place>>);
+
+impl Firsts {
+    fn read(&mut self, used: &Use<'_>, seen: &Snapshot) -> Result<&HashMap<Vec<u8>, Place>, Untold> {
+        if self.0.is_none() {
+            let mut first: HashMap<Vec<u8>, Place> = HashMap::new();
+            each_key(used, seen, |key, row| {
+                let place = first.entry(key).or_insert(row.place);
+                if precedes(&row.place, place) {
+                    *place = row.place;
+                }
+            })?;
+            self.0 = Some(first);
+        }
+        Ok(self.0.get_or_insert_default())
+    }
+}
+
 /// The next log rows that may tell of a key that left, in the order of their places.
 pub struct Candidates {
     /// Each the first of its key since the cursor, and of a row that was there.
@@ -69,42 +89,34 @@ pub struct Candidates {
 /// Looks at `count` log rows behind a place: those that `since` does not see and `target` does.
 ///
 /// A row whose old version `since` sees was not touched between it and this log row: no other can come before. Only for
-/// the others is the log read for one that does.
+/// the others is the log read for one that does, once for all of them.
 pub fn candidates(
     used: &Use<'_>,
     since: &Snapshot,
     target: &Snapshot,
     after: Option<LogPlace>,
     count: usize,
+    firsts: &mut Firsts,
 ) -> Result<Candidates, Untold> {
     let looked_at = read(used.relation.oid, &segments(used.relation.oid, since, target), target, after, count);
     let last = (looked_at.len() == count).then(|| looked_at.last().map(|row| (row.place.xid, row.place.seq))).flatten();
     let mut memory = Scratch::new();
-    let (mut rows, mut unsure) = (Vec::new(), HashMap::<Vec<u8>, Vec<Place>>::new());
-    for row in looked_at {
-        if row.enters {
-            continue;
-        }
-        let key = memory.run(|| {
+    let mut rows = Vec::new();
+    for row in looked_at.into_iter().filter(|row| !row.enters) {
+        let unsure = memory.run(|| {
             let columns = told(used, &row.old)?;
             let is_sure = old_version(used.relation, &row.old).is_some_and(|version| since.sees(version));
             let is_unsure = !is_sure || mutant::is(Mutant::FirstByXid);
             Some(is_unsure.then(|| key_text(used.relation, &columns)))
         });
-        if let Some(key) = key.ok_or(Untold)? {
-            unsure.entry(key).or_default().push(row.place);
+        let is_first = match unsure.ok_or(Untold)? {
+            None => true,
+            Some(key) => firsts.read(used, since)?.get(&key) == Some(&row.place),
+        };
+        if is_first {
+            rows.push(row);
         }
-        rows.push(row);
     }
-    if unsure.is_empty() {
-        return Ok(Candidates { rows, last });
-    }
-    let mut later: HashSet<LogPlace> = HashSet::new();
-    each_key(used, since, |key, row| {
-        let places = unsure.get(&key).map(Vec::as_slice).unwrap_or_default();
-        later.extend(places.iter().filter(|place| precedes(&row.place, place)).map(|place| (place.xid, place.seq)));
-    })?;
-    rows.retain(|row| !later.contains(&(row.place.xid, row.place.seq)));
     Ok(Candidates { rows, last })
 }
 

@@ -212,11 +212,11 @@ impl Table<'_> {
     /// Deletes keys of rows that were in the shape and are not at the target, as the log tells.
     fn left(&self, delta: &Delta<'_>, values: Option<&[String]>, page: &mut Output<'_>) -> Result<Option<Vec<String>>> {
         let mut after = values.map(log_place).transpose()?;
-        let mut memory = Scratch::new();
+        let (mut memory, mut firsts) = (Scratch::new(), log::Firsts::default());
         loop {
             // Some more than there is room for: not every key left.
             let count = page.room().map_or(log::CHUNK, |room| (room as usize).clamp(100, log::CHUNK));
-            let found = log::candidates(&self.used, delta.since, &self.round.target, after, count)?;
+            let found = log::candidates(&self.used, delta.since, &self.round.target, after, count, &mut firsts)?;
             let full = memory.run(|| -> Result<Option<LogPlace>> {
                 let left = if found.rows.is_empty() { HashSet::new() } else { self.keys_that_left(delta, &found.rows) };
                 for row in &found.rows {

@@ -84,9 +84,10 @@ pub fn overtaken(reads: &[Reads], seen: &Snapshot) -> Result<bool> {
 pub fn anything_new(seen: &Snapshot) -> bool {
     const TABLES: &str = "SELECT t.tgrelid, pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_trigger t \
          JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = '_sync_version' \
          WHERE t.tgfoid = 'syncline.stamp()'::pg_catalog.regprocedure AND t.tgparentid = 0 \
          AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
-         AND pg_catalog.has_column_privilege(c.oid, '_sync_version', 'SELECT')";
+         AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')";
     let mut tables = Vec::new();
     spi::query(TABLES, &[], &mut |row| {
         tables.extend(row.get(1).map(|name| (row.oid(0), function::text(name))));

@@ -1,6 +1,7 @@
 //! Calls that are ended from outside: lock_timeout, statement_timeout, cancel. They answer 55P03 or 57014, leave nothing
 //! behind in their session, and the cursor that the client has goes on.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -157,9 +158,10 @@ fn cancel_ends_pulls_waits_and_writes_anywhere_and_the_law_holds() {
                 assert!(["57014", ""].contains(&state.as_str()), "a writer: {state}");
             }
         });
-        let outcome = cancelled_pulls(&mut ann);
+        // Also where a pull fails: the others would go on for ever.
+        let outcome = catch_unwind(AssertUnwindSafe(|| cancelled_pulls(&mut ann)));
         stop.store(true, Ordering::Relaxed);
-        outcome
+        outcome.unwrap_or_else(|panic| resume_unwind(panic))
     });
     let (answered, cancelled, waits) = cancelled;
     println!("{answered} pulls answered, {cancelled} pulls and {waits} waits cancelled");
