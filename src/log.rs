@@ -40,7 +40,8 @@ pub struct Untold;
 /// The place of a log row in the table: transaction and sequence.
 pub type LogPlace = (Xid, i64);
 
-const COLUMNS: &str = "xid::pg_catalog.text::pg_catalog.int8, seq, (pos - '0/0')::pg_catalog.int8, kind = 'e', old";
+/// The first and the third are 64-bit words by another type.
+const COLUMNS: &str = "xid, seq, pos, kind = 'e', old";
 
 /// Of each key the log row that tells what was there at `seen`.
 pub fn first_rows(used: &Use<'_>, seen: &Snapshot) -> Result<Vec<LogRow>, Untold> {
@@ -190,7 +191,6 @@ fn read(
     after: Option<LogPlace>,
     count: usize,
 ) -> Vec<LogRow> {
-    // Without the alias ORDER BY would take the output's xid, which no index has.
     let sql = format!(
         "SELECT {COLUMNS} FROM syncline.log AS l WHERE relation = $1 \
          AND ROW(xid, seq) OPERATOR(pg_catalog.>) ROW($2::pg_catalog.text::pg_catalog.xid8, $3) \

@@ -10,7 +10,7 @@ use std::ffi::CString;
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
 
 use super::ephemeral::Ephemeral;
-use super::rights;
+use super::{rights, settings};
 
 /// A bound value.
 #[derive(Clone, Copy)]
@@ -186,6 +186,13 @@ impl Query<'_> {
 
     /// The same, planned as told.
     pub fn run_planned(&self, planned: Planned, each: &mut dyn FnMut(&Row<'_>) -> bool) {
+        match planned {
+            Planned::EachTime => self.execute(planned, each),
+            Planned::Once => settings::unsorted(|| self.execute(planned, each)),
+        }
+    }
+
+    fn execute(&self, planned: Planned, each: &mut dyn FnMut(&Row<'_>) -> bool) {
         let _running = Running::new();
         let mut receiver = Receiver {
             base: pg_sys::DestReceiver {
