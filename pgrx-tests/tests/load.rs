@@ -19,8 +19,8 @@ fn many_clients_and_writers_meet_no_deadlock_no_other_error_and_no_growth() {
     println!("{report:?}\n{load:?}");
     assert!(report.pulls > 20 * seconds && report.writes > 20 * seconds, "the run did its work: {report:?}");
     assert_eq!(load.backends, 16 + 2 * 64 + 2, "writers, clients on both servers, who prunes and who looks");
-    // What a backend has grown to in the first third, by its largest shapes, is what it needs; then it stays there.
-    assert!(load.mean[2] < load.mean[1] + 1_000 && load.largest < 40_000, "memory grew: {load:?}");
+    // Clients take up new shapes all the time: a backend keeps 4 MB of plans at most, and what Postgres itself keeps.
+    assert!(load.mean[2] < 12_000 && load.largest < 40_000, "memory grew: {load:?}");
     assert!(load.log_rows.into_iter().max() < Some(5_000), "sync_prune left too much: {load:?}");
 }
 
@@ -96,7 +96,7 @@ fn thousands_of_calls_in_one_session_leave_its_memory_as_it_is() {
     assert!(grown.is_empty(), "{grown:#?}");
 }
 
-/// A backend keeps the queries of some hundred shapes, and forgets them when there are more.
+/// A backend keeps a few megabytes of queries, and forgets them when there are more.
 #[test]
 fn shapes_without_end_leave_the_memory_of_a_session_bounded() {
     let install = Install::new();

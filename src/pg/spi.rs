@@ -105,14 +105,35 @@ unsafe extern "C-unwind" fn startup(_dest: *mut pg_sys::DestReceiver, _operation
 #[pg_guard]
 unsafe extern "C-unwind" fn shutdown(_dest: *mut pg_sys::DestReceiver) {}
 
-/// The most plans that a backend keeps. Filters are bound by parameters, so that the texts are few.
-const MAX_PLANS: usize = 256;
+/// The most bytes of plans that a backend keeps. Filters are bound by parameters, so that the texts are few; that
+/// of a nested shape takes 50 to 100 kB.
+const MAX_KEPT: usize = 4 << 20;
 
 /// Text, types of the parameters, whether tables are read as their owners read them, and when it is planned.
 type PlanKey = (String, Vec<pg_sys::Oid>, bool, Planned);
 
+/// The plans that a backend keeps.
+#[derive(Default)]
+struct Kept {
+    plans: HashMap<PlanKey, pg_sys::SPIPlanPtr>,
+    bytes: usize,
+}
+
+/// What a plan takes.
+///
+/// # Safety
+///
+/// It is a live plan.
+unsafe fn size(plan: pg_sys::SPIPlanPtr) -> usize {
+    // SAFETY: the caller's promise; each of its sources owns its context, with that of the analysed query below.
+    unsafe {
+        let sources = pgrx::PgList::<pg_sys::CachedPlanSource>::from_pg(pg_sys::SPI_plan_get_plan_sources(plan));
+        sources.iter_ptr().map(|source| pg_sys::MemoryContextMemAllocated((*source).context, true)).sum()
+    }
+}
+
 thread_local! {
-    static PLANS: RefCell<HashMap<PlanKey, pg_sys::SPIPlanPtr>> = RefCell::default();
+    static KEPT: RefCell<Kept> = RefCell::default();
     /// Queries under way: a value's output may call a function that pulls.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
@@ -247,7 +268,7 @@ impl Query<'_> {
     unsafe fn plan(&self, planned: Planned) -> pg_sys::SPIPlanPtr {
         let types: Vec<pg_sys::Oid> = self.params.iter().map(|param| param.typid).collect();
         let key = (self.sql.to_owned(), types, self.is_ours, planned);
-        if let Some(plan) = PLANS.with_borrow(|plans| plans.get(&key).copied()) {
+        if let Some(plan) = KEPT.with_borrow(|kept| kept.plans.get(&key).copied()) {
             return plan;
         }
         let text = CString::new(self.sql).unwrap_or_default();
@@ -262,18 +283,20 @@ impl Query<'_> {
                 pg_sys::SPI_prepare_cursor(text.as_ptr(), count, key.1.as_ptr().cast_mut(), options)
             });
             assert!(!plan.is_null(), "a generated query is one that SPI can prepare");
-            let is_full = PLANS.with_borrow(|plans| plans.len() >= MAX_PLANS);
+            let bytes = size(plan);
+            let is_full = KEPT.with_borrow(|kept| kept.bytes + bytes > MAX_KEPT);
             if is_full && DEPTH.get() > 1 {
                 // One of the kept plans is running: this one lives until SPI_finish instead.
                 return plan;
             }
             assert_eq!(pg_sys::SPI_keepplan(plan), 0, "a new plan can be kept");
-            let full = PLANS.with_borrow_mut(|plans| {
-                let full = if is_full { std::mem::take(plans) } else { HashMap::new() };
-                plans.insert(key, plan);
+            let full = KEPT.with_borrow_mut(|kept| {
+                let full = if is_full { std::mem::take(kept) } else { Kept::default() };
+                kept.plans.insert(key, plan);
+                kept.bytes += bytes;
                 full
             });
-            for old in full.into_values() {
+            for old in full.plans.into_values() {
                 pg_sys::SPI_freeplan(old);
             }
             plan
