@@ -4,12 +4,14 @@
 
 mod pages;
 mod relational;
+mod report;
 
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use postgres::Client;
+use report::Report;
 use syncline_tests::{Cluster, Install};
 
 /// Runs of each measurement; the median is compared.
@@ -17,7 +19,7 @@ const RUNS: usize = 9;
 
 struct Bench {
     client: Client,
-    lines: Vec<String>,
+    report: Report,
 }
 
 fn main() {
@@ -31,25 +33,14 @@ fn main() {
         .batch_execute("CREATE EXTENSION syncline; ALTER DATABASE postgres SET max_parallel_workers_per_gather = 0")
         .expect("the extension can be made");
     let client = cluster.connect();
-    let mut bench = Bench {
-        client,
-        lines: vec!["measurement,unit,ours_median,peer_median,ratio,min_ratio,max_ratio,runs".to_owned()],
-    };
+    let mut bench = Bench { client, report: Report::default() };
     bench.delta_by_table_size(scale);
     bench.old_transaction(&cluster, scale);
     bench.first_pull(scale);
     bench.pages(scale);
     bench.relational(scale);
     bench.memory(&cluster, scale);
-    let folder = syncline_tests::repository().join("bench/results");
-    fs::create_dir_all(&folder).expect("bench/results can be made");
-    fs::write(folder.join("pull.csv"), bench.lines.join("\n") + "\n").expect("the results can be written");
-    println!("written to bench/results/pull.csv");
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    bench.report.write(&syncline_tests::repository().join("bench/results"));
 }
 
 impl Bench {
@@ -74,18 +65,13 @@ impl Bench {
     }
 
     /// Interleaves both statements and notes the ratio of their medians.
-    fn compare(&mut self, name: &str, ours: &str, peer: &str) {
+    fn compare(&mut self, name: &str, ours: &str, peer: &str, goal: Option<f64>) {
         let (mut a, mut b) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
             a.push(self.time(ours));
             b.push(self.time(peer));
         }
-        let mut ratios: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a / b).collect();
-        ratios.sort_by(f64::total_cmp);
-        let (a, b) = (median(&mut a), median(&mut b));
-        let (low, high) = (ratios[0], ratios[RUNS - 1]);
-        println!("{name:>44}: {a:9.2} ms against {b:9.2} ms: {:.2} ({low:.2} to {high:.2}, {RUNS} runs)", a / b);
-        self.lines.push(format!("{name},ms,{a:.3},{b:.3},{:.3},{low:.3},{high:.3},{RUNS}", a / b));
+        self.report.ratio("pull", name, "ms", &a, &b, goal);
     }
 
     fn pull(table: &str, cursor: &str) -> String {
@@ -110,7 +96,7 @@ impl Bench {
             self.time(&format!("UPDATE {table} SET title = 'changed' WHERE id <= 10"));
             pulls.push(Self::pull(table, &cursor));
         }
-        self.compare("delta of 10 rows, table x 100", &pulls[0], &pulls[1]);
+        self.compare("delta of 10 rows, table x 100", &pulls[0], &pulls[1], None);
     }
 
     /// The same pull while an old transaction is open, and after it ended: a million changes lie between.
@@ -131,7 +117,7 @@ impl Bench {
             pulls.push(Self::pull(table, &cursor));
         }
         // Both tables have ten dead versions of each row, which the open transaction keeps from vacuum.
-        self.compare("delta of 10 rows, old transaction and 1M changes", &pulls[1], &pulls[0]);
+        self.compare("delta of 10 rows, old transaction and 1M changes", &pulls[1], &pulls[0], None);
         old.batch_execute("ROLLBACK").expect("a transaction can be ended");
     }
 
@@ -139,11 +125,12 @@ impl Bench {
         self.table("million", 1_000_000 / scale);
         let ours = "SELECT sum(octet_length(value::text)) FROM sync_changes(NULL, '{\"tables\":{\"million\":{}}}')";
         let peer = "SELECT sum(octet_length(to_jsonb(t)::text)) FROM million t";
-        self.compare("first pull of 1M rows against to_jsonb", ours, peer);
+        self.compare("first pull of 1M rows against to_jsonb", ours, peer, Some(0.25));
         self.compare(
             "first pull of 1M rows against row_to_json",
             ours,
             "SELECT sum(octet_length(row_to_json(t)::text)) FROM million t",
+            Some(0.5),
         );
     }
 
@@ -164,7 +151,13 @@ impl Bench {
             peak = peak.max(resident());
             thread::sleep(Duration::from_millis(20));
         }
-        println!("{:>44}: {before:.0} MB before, at most {peak:.0} MB during", "private memory, first pull of 5M rows");
-        self.lines.push(format!("private memory of a first pull of 5M rows,MB,{peak:.1},{before:.1},,,,1"));
+        self.report.ratio(
+            "pull",
+            "private memory, first pull of 5M rows against before",
+            "MB",
+            &[peak],
+            &[before],
+            None,
+        );
     }
 }

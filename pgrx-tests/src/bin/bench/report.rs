@@ -1,0 +1,85 @@
+//! What was measured: printed as it comes, and written as CSV.
+
+use std::fs;
+use std::path::Path;
+
+/// One measurement: ours against a peer, each measured as often and interleaved.
+pub struct Ratio {
+    /// The part of the benchmark, which names its file.
+    pub group: &'static str,
+    /// What was measured, and against whom.
+    pub name: String,
+    /// Of the two figures.
+    pub unit: &'static str,
+    /// Medians.
+    pub ours: f64,
+    /// Of the peer.
+    pub peer: f64,
+    /// Of the ratios of each pair: least, median, greatest.
+    pub ratios: [f64; 3],
+    /// Pairs.
+    pub runs: usize,
+    /// The ratio that it should keep below, where there is one.
+    pub goal: Option<f64>,
+}
+
+/// All of a run.
+#[derive(Default)]
+pub struct Report {
+    ratios: Vec<Ratio>,
+}
+
+/// The middle one.
+pub fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+impl Report {
+    /// Notes and prints what interleaved runs gave: `ours[n]` was measured beside `peer[n]`.
+    pub fn ratio(
+        &mut self,
+        group: &'static str,
+        name: &str,
+        unit: &'static str,
+        ours: &[f64],
+        peer: &[f64],
+        goal: Option<f64>,
+    ) {
+        let mut pairs: Vec<f64> = ours.iter().zip(peer).map(|(ours, peer)| ours / peer).collect();
+        pairs.sort_by(f64::total_cmp);
+        let ratios = [pairs[0], median(&pairs), pairs[pairs.len() - 1]];
+        let (ours, peer, runs) = (median(ours), median(peer), pairs.len());
+        let verdict = match goal {
+            Some(goal) if ratios[1] <= goal => format!(", goal {goal} reached"),
+            Some(goal) => format!(", goal {goal} MISSED"),
+            None => String::new(),
+        };
+        let [least, middle, greatest] = ratios;
+        println!(
+            "{name:>60}: {ours:9.2} {unit} against {peer:9.2}: {middle:.2} ({least:.2} to {greatest:.2}, {runs} runs{verdict})"
+        );
+        self.ratios.push(Ratio { group, name: name.to_owned(), unit, ours, peer, ratios, runs, goal });
+    }
+
+    /// Writes a CSV file for each group.
+    pub fn write(&self, folder: &Path) {
+        fs::create_dir_all(folder).expect("the folder of the results can be made");
+        let mut groups: Vec<&str> = self.ratios.iter().map(|ratio| ratio.group).collect();
+        groups.dedup();
+        for group in groups {
+            let mut text = "measurement,unit,ours,peer,ratio,least,greatest,runs,goal\n".to_owned();
+            for r in self.ratios.iter().filter(|ratio| ratio.group == group) {
+                let [least, middle, greatest] = r.ratios;
+                let goal = r.goal.map(|goal| goal.to_string()).unwrap_or_default();
+                let (name, unit, ours, peer, runs) = (&r.name, r.unit, r.ours, r.peer, r.runs);
+                text += &format!(
+                    "\"{name}\",{unit},{ours:.4},{peer:.4},{middle:.4},{least:.4},{greatest:.4},{runs},{goal}\n"
+                );
+            }
+            fs::write(folder.join(format!("{group}.csv")), text).expect("the results can be written");
+        }
+        println!("written to {}", folder.display());
+    }
+}
