@@ -1,10 +1,9 @@
 //! What a relation in the log means for the shapes: at the moment that is decoded, not today.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use pgrx::{pg_guard, pg_sys};
+use pgrx::pg_sys;
 use syncline_delta::Error;
 use syncline_delta::filter::{Filter, Select};
 use syncline_delta::shape::{Shape, Table};
@@ -16,35 +15,10 @@ use crate::pg::condition::Condition;
 use crate::pg::guard;
 use crate::pg::memory::Area;
 use crate::pg::relation::{self, Attribute, Relation};
-use crate::pg::{settings, types};
+use crate::pg::{definitions, settings, types};
 use crate::plan;
 use crate::query::{self, View};
 use crate::row::Object;
-
-thread_local! {
-    /// Rises with each change of a catalog that anything here was read from.
-    static GENERATION: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Notices changed definitions.
-pub fn watch_invalidations() {
-    #[pg_guard]
-    unsafe extern "C-unwind" fn of_relation(_argument: pg_sys::Datum, _changed: pg_sys::Oid) {
-        GENERATION.set(GENERATION.get() + 1);
-    }
-    #[pg_guard]
-    unsafe extern "C-unwind" fn of_catalog(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
-        GENERATION.set(GENERATION.get() + 1);
-    }
-    use pg_sys::SysCacheIdentifier as Cache;
-    // SAFETY: the callbacks stay valid as long as the library is loaded, which is for ever.
-    unsafe {
-        pg_sys::CacheRegisterRelcacheCallback(Some(of_relation), pg_sys::Datum::from(0usize));
-        for cache in [Cache::NAMESPACEOID, Cache::TYPEOID, Cache::CASTSOURCETARGET] {
-            pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(of_catalog), pg_sys::Datum::from(0usize));
-        }
-    }
-}
 
 /// Types whose texts depend on no setting.
 const PLAIN: [pg_sys::Oid; 9] = [
@@ -173,7 +147,7 @@ impl Relations {
     /// Nothing known yet.
     pub fn new(area: Area) -> Self {
         Self {
-            generation: GENERATION.get(),
+            generation: definitions::generation(),
             known: HashMap::new(),
             plans: HashMap::new(),
             roots: Vec::new(),
@@ -184,8 +158,8 @@ impl Relations {
 
     /// Forgets what may have changed. Plans whose definition turns out to be the same are taken up again.
     pub fn refresh(&mut self) {
-        if self.generation != GENERATION.get() {
-            self.generation = GENERATION.get();
+        if self.generation != definitions::generation() {
+            self.generation = definitions::generation();
             self.known.clear();
             for plan in std::mem::take(&mut self.plans).into_values().flatten() {
                 self.retired.push(plan.area);
