@@ -15,9 +15,10 @@ use crate::kept;
 use crate::log::Use;
 use crate::past::Past;
 use crate::pg::relation::{self, Attribute, quoted};
+use crate::pg::spi::Param;
 use crate::pg::{image, settings, spi};
 use crate::policy;
-use crate::query::{self, Bound, Moved, Session, View};
+use crate::query::{self, Bound, Driving, Moved, Session, View};
 use crate::row::Object;
 use crate::server::Reads;
 
@@ -238,9 +239,9 @@ impl Plan {
         self.tracked.is_secured || self.bound.node.levels().iter().any(|level| level.tracked.is_secured)
     }
 
-    /// What has moved at the levels of the filter.
-    pub fn moved<'a>(&self, past: &'a Past) -> Moved<'a> {
-        self.bound.moved(past, self.is_secured())
+    /// What has moved at the levels of the filter; its values are added to the parameters.
+    pub fn moved<'a>(&self, past: &'a Past, driving: Driving, params: &mut Vec<Param>) -> Moved<'a> {
+        self.bound.moved(past, driving, params, self.is_secured())
     }
 
     /// The columns of the output, of row `t`, and how many they are.
