@@ -4,7 +4,7 @@ use super::Bench;
 
 const SHAPE: &str = r#"{"tables": {"giant": {}}}"#;
 
-impl Bench {
+impl Bench<'_> {
     /// One transaction that wrote a million rows, and a first pull of them, in pages of a thousand.
     pub fn pages(&mut self, scale: u32) {
         self.table("giant", 1_000_000 / scale);

@@ -43,7 +43,7 @@ const REVOKED: &str = "SELECT count(key) FROM (
     UNION ALL
     SELECT json_build_object('id', c.id)::text FROM issues i JOIN comments c ON c.issue_id = i.id WHERE i.project_id = 2) q";
 
-impl Bench {
+impl Bench<'_> {
     /// Nothing changed, one comment changed, a membership granted and revoked.
     pub fn relational(&mut self, scale: u32) {
         let projects = 1000 / scale;
