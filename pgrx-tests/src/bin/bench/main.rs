@@ -2,10 +2,13 @@
 //!
 //! `QUICK=1` takes a fraction of the rows, `ONLY=write,pull` runs these parts only.
 
+mod bulk;
+mod measure;
 mod pages;
 mod pull;
 mod relational;
 mod report;
+mod write;
 
 use std::env;
 use std::time::Instant;
@@ -18,13 +21,18 @@ use syncline_tests::{Cluster, Install};
 const RUNS: usize = 9;
 
 /// What can be run on its own, each in a database of its own.
-const PARTS: [(&str, Part); 1] = [("pull", |bench| bench.pull())];
+const PARTS: [(&str, Part); 2] = [("write", |bench| bench.write()), ("pull", |bench| bench.pull())];
 
 type Part = fn(&mut Bench<'_>);
 
-/// One process for all: autovacuum would come at another moment in each run.
-const SETTINGS: [(&str, &str); 4] =
-    [("shared_buffers", "1GB"), ("max_wal_size", "8GB"), ("checkpoint_timeout", "1h"), ("autovacuum", "off")];
+/// Autovacuum would come at another moment in each run, and so would the images of whole pages after a checkpoint.
+const SETTINGS: [(&str, &str); 5] = [
+    ("full_page_writes", "off"),
+    ("shared_buffers", "1GB"),
+    ("max_wal_size", "8GB"),
+    ("checkpoint_timeout", "1h"),
+    ("autovacuum", "off"),
+];
 
 struct Bench<'a> {
     cluster: &'a Cluster<'a>,
@@ -33,6 +41,8 @@ struct Bench<'a> {
     client: Client,
     report: Report,
     quick: bool,
+    /// How often `next` was called.
+    counter: u64,
 }
 
 fn main() {
@@ -48,7 +58,8 @@ fn main() {
     let install = Install::new();
     let cluster = Cluster::start_with(&install, &SETTINGS);
     let client = cluster.connect();
-    let mut bench = Bench { cluster: &cluster, database: "postgres", client, report: Report::default(), quick };
+    let mut bench =
+        Bench { cluster: &cluster, database: "postgres", client, report: Report::default(), quick, counter: 0 };
     for (name, part) in PARTS.iter().filter(|(name, _)| only.is_empty() || only.contains(name)) {
         let start = Instant::now();
         bench.run(name, *part);
@@ -76,6 +87,12 @@ impl Bench<'_> {
     /// A further session in the database of the part.
     fn connect(&self) -> Client {
         self.cluster.connect_to(self.database)
+    }
+
+    /// Another number each time.
+    fn next(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
     }
 
     /// What the small run divides numbers of rows by.

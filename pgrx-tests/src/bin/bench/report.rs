@@ -1,7 +1,29 @@
 //! What was measured: printed as it comes, and written as CSV.
 
-use std::fs;
 use std::path::Path;
+use std::{fmt, fs};
+
+use super::measure::Cost;
+
+/// What the ratio should be.
+#[derive(Clone, Copy)]
+pub enum Goal {
+    /// Of what costs.
+    AtMost(f64),
+    /// Of what is gained.
+    AtLeast(f64),
+}
+
+/// Goals for the three parts of a cost, all of them upper ones.
+#[derive(Clone, Copy, Default)]
+pub struct Goals {
+    pub wall: Option<f64>,
+    pub cpu: Option<f64>,
+    pub wal: Option<f64>,
+}
+
+/// A peer by its name.
+pub struct Against(pub &'static str);
 
 /// One measurement: ours against a peer, each measured as often and interleaved.
 pub struct Ratio {
@@ -19,8 +41,26 @@ pub struct Ratio {
     pub ratios: [f64; 3],
     /// Pairs.
     pub runs: usize,
-    /// The ratio that it should keep below, where there is one.
-    pub goal: Option<f64>,
+    /// Where there is one.
+    pub goal: Option<Goal>,
+}
+
+impl Goal {
+    pub fn is_reached_by(self, ratio: f64) -> bool {
+        match self {
+            Self::AtMost(bound) => ratio <= bound,
+            Self::AtLeast(bound) => ratio >= bound,
+        }
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(bound) => write!(f, "<= {bound}"),
+            Self::AtLeast(bound) => write!(f, ">= {bound}"),
+        }
+    }
 }
 
 /// All of a run.
@@ -47,18 +87,65 @@ impl Report {
         peer: &[f64],
         goal: Option<f64>,
     ) {
+        self.note(group, name, unit, ours, peer, goal.map(Goal::AtMost));
+    }
+
+    /// The same of what is better when there is more of it.
+    pub fn at_least(
+        &mut self,
+        group: &'static str,
+        name: &str,
+        unit: &'static str,
+        ours: &[f64],
+        peer: &[f64],
+        goal: Option<f64>,
+    ) {
+        self.note(group, name, unit, ours, peer, goal.map(Goal::AtLeast));
+    }
+
+    /// Three ratios: time, CPU time and write-ahead log.
+    pub fn costs(
+        &mut self,
+        group: &'static str,
+        name: &str,
+        peer_name: Against,
+        ours: &[Cost],
+        peer: &[Cost],
+        goals: Goals,
+    ) {
+        let parts: [(&str, &str, fn(&Cost) -> f64, Option<f64>); 3] = [
+            ("CPU", "µs", |cost| cost.cpu, goals.cpu),
+            ("WAL", "B", |cost| cost.wal, goals.wal),
+            ("wall time", "µs", |cost| cost.wall, goals.wall),
+        ];
+        for (part, unit, value, goal) in parts {
+            let of = |costs: &[Cost]| costs.iter().map(value).collect::<Vec<f64>>();
+            let name = format!("{name}, against {}: {part}", peer_name.0);
+            self.ratio(group, &name, unit, &of(ours), &of(peer), goal);
+        }
+    }
+
+    fn note(
+        &mut self,
+        group: &'static str,
+        name: &str,
+        unit: &'static str,
+        ours: &[f64],
+        peer: &[f64],
+        goal: Option<Goal>,
+    ) {
         let mut pairs: Vec<f64> = ours.iter().zip(peer).map(|(ours, peer)| ours / peer).collect();
         pairs.sort_by(f64::total_cmp);
         let ratios = [pairs[0], median(&pairs), pairs[pairs.len() - 1]];
         let (ours, peer, runs) = (median(ours), median(peer), pairs.len());
         let verdict = match goal {
-            Some(goal) if ratios[1] <= goal => format!(", goal {goal} reached"),
+            Some(goal) if goal.is_reached_by(ratios[1]) => format!(", goal {goal} reached"),
             Some(goal) => format!(", goal {goal} MISSED"),
             None => String::new(),
         };
         let [least, middle, greatest] = ratios;
         println!(
-            "{name:>60}: {ours:9.2} {unit} against {peer:9.2}: {middle:.2} ({least:.2} to {greatest:.2}, {runs} runs{verdict})"
+            "{name:>86}: {ours:9.2} {unit} against {peer:9.2}: {middle:.2} ({least:.2} to {greatest:.2}, {runs} runs{verdict})"
         );
         self.ratios.push(Ratio { group, name: name.to_owned(), unit, ours, peer, ratios, runs, goal });
     }
