@@ -3,6 +3,8 @@
 //! `QUICK=1` takes a fraction of the rows, `ONLY=write,pull` runs these parts only.
 
 mod bulk;
+mod charts;
+mod control;
 mod measure;
 mod pages;
 mod pull;
@@ -21,7 +23,8 @@ use syncline_tests::{Cluster, Install};
 const RUNS: usize = 9;
 
 /// What can be run on its own, each in a database of its own.
-const PARTS: [(&str, Part); 2] = [("write", |bench| bench.write()), ("pull", |bench| bench.pull())];
+const PARTS: [(&str, Part); 3] =
+    [("control", |bench| bench.control()), ("write", |bench| bench.write()), ("pull", |bench| bench.pull())];
 
 type Part = fn(&mut Bench<'_>);
 
@@ -120,13 +123,18 @@ impl Bench<'_> {
         start.elapsed().as_secs_f64() * 1e3
     }
 
-    /// Interleaves both statements and notes the ratio of their medians.
+    /// Interleaves both statements and notes the ratio of their times.
     fn compare(&mut self, name: &str, ours: &str, peer: &str, goal: Option<f64>) {
         let (mut a, mut b) = (Vec::new(), Vec::new());
-        for _ in 0..RUNS {
-            a.push(self.time(ours));
+        for turn in 0..RUNS {
+            if turn % 2 == 0 {
+                a.push(self.time(ours));
+            }
             b.push(self.time(peer));
+            if turn % 2 == 1 {
+                a.push(self.time(ours));
+            }
         }
-        self.report.ratio("pull", name, "ms", &a, &b, goal);
+        self.report.ratio(self.database, name, "ms", &a, &b, goal);
     }
 }

@@ -4,11 +4,25 @@ use std::fs;
 use std::time::Instant;
 
 use postgres::Client;
+use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 
 /// A session whose backend's CPU time is known.
 pub struct Session {
     pub client: Client,
     pid: i32,
+}
+
+/// Keeps this thread on one core.
+pub fn pin_thread(place: usize) {
+    pin(None, place);
+}
+
+fn pin(process: Option<Pid>, place: usize) {
+    let of_all = sched_getaffinity(None).expect("a process knows its cores");
+    let allowed: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| of_all.is_set(*core)).collect();
+    let mut one = CpuSet::new();
+    one.set(allowed[place % allowed.len()]);
+    sched_setaffinity(process, &one).expect("a process may be kept on one of them");
 }
 
 /// What was measured of one slice of work.
@@ -26,6 +40,11 @@ impl Session {
     pub fn new(mut client: Client) -> Self {
         let pid = client.query_one("SELECT pg_backend_pid()", &[]).expect("a backend has a pid").get(0);
         Self { client, pid }
+    }
+
+    /// Keeps the backend on one core.
+    pub fn pin(&self, place: usize) {
+        pin(Pid::from_raw(self.pid), place);
     }
 
     /// Microseconds of CPU so far; exact while the backend waits for its client.

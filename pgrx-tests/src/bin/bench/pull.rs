@@ -18,13 +18,13 @@ impl Bench<'_> {
         self.memory(scale);
     }
 
-    fn count(table: &str, cursor: &str) -> String {
+    pub fn count(table: &str, cursor: &str) -> String {
         format!(
             "SELECT count(*) FROM sync_changes('{cursor}', '{{\"tables\":{{\"{table}\":{{\"where\":\"id >= 0\"}}}}}}')"
         )
     }
 
-    fn cursor_of_all(&mut self, table: &str) -> String {
+    pub fn cursor_of_all(&mut self, table: &str) -> String {
         let sql = format!(
             "SELECT cursor FROM sync_changes(NULL, '{{\"tables\":{{\"{table}\":{{\"where\":\"id >= 0\"}}}}}}') WHERE op = 'commit'"
         );

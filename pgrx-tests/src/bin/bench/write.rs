@@ -6,7 +6,7 @@ use postgres::Statement;
 use syncline_tests::rng::Rng;
 
 use super::Bench;
-use super::measure::{Cost, Session, cost, in_turns};
+use super::measure::{Cost, Session, cost, in_turns, pin_thread};
 use super::report::{Against, Goals};
 
 /// How a table is followed.
@@ -55,7 +55,7 @@ pub struct Subject {
 
 impl Subject {
     /// Random rows updated in a column that nobody filters by, each in a transaction of its own.
-    fn update(&mut self, bench: &mut Bench<'_>, clients: usize, operations: usize) -> Cost {
+    pub fn update(&mut self, bench: &mut Bench<'_>, clients: usize, operations: usize) -> Cost {
         let ids = (0..operations).map(|_| 1 + self.rng.below(self.rows as u32) as i32).collect();
         let statements = &self.update;
         write(bench, &mut self.sessions[..clients], statements, ids)
@@ -78,8 +78,11 @@ fn write(bench: &mut Bench<'_>, sessions: &mut [Session], statements: &[Statemen
     cost(&mut bench.client, sessions, ids.len(), |sessions| {
         thread::scope(|scope| {
             let shares = ids.chunks(share).zip(bodies.chunks(share));
-            for ((session, statement), (ids, bodies)) in sessions.iter_mut().zip(statements).zip(shares) {
+            for (place, ((session, statement), (ids, bodies))) in
+                (0..).zip(sessions.iter_mut().zip(statements).zip(shares))
+            {
                 scope.spawn(move || {
+                    pin_thread(place);
                     for (id, body) in ids.iter().zip(bodies) {
                         session.client.execute(statement, &[id, body]).expect("a row can be written");
                     }
@@ -107,6 +110,11 @@ impl Bench<'_> {
             .expect("rows move");
         self.client.batch_execute(&format!("VACUUM ANALYZE {table}")).expect("the table can be vacuumed");
         let mut sessions: Vec<Session> = (0..4).map(|_| self.lazy_session()).collect();
+        // Client and backend take turns. Were each alone on a core, that would fall asleep and wake up for each row, which costs
+        // more than the row, now and then.
+        for (place, session) in (0..).zip(&sessions) {
+            session.pin(place);
+        }
         let mut prepare = |sql: String| {
             let prepared = sessions.iter_mut().map(|session| session.client.prepare(&sql).expect("it can be prepared"));
             prepared.collect()
@@ -162,11 +170,6 @@ impl Bench<'_> {
             costs.remove(0);
         }
         costs
-    }
-
-    pub fn control_of_updates(&mut self) -> Vec<Vec<Cost>> {
-        let mut twins = ["one", "two"].map(|table| self.subject(table, UNTRACKED, 0));
-        self.slices(&mut twins, 1, Subject::update)
     }
 
     fn note(&mut self, name: &str, costs: &[Vec<Cost>]) {
@@ -232,6 +235,6 @@ impl Bench<'_> {
     }
 }
 
-fn of(clients: usize) -> String {
+pub fn of(clients: usize) -> String {
     if clients == 1 { "1 client".to_owned() } else { format!("{clients} clients") }
 }
