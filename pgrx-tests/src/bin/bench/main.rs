@@ -5,11 +5,14 @@
 mod bulk;
 mod charts;
 mod control;
+mod delta;
+mod first;
 mod measure;
 mod pages;
 mod pull;
 mod relational;
 mod report;
+mod take;
 mod write;
 
 use std::env;
@@ -23,8 +26,13 @@ use syncline_tests::{Cluster, Install};
 const RUNS: usize = 9;
 
 /// What can be run on its own, each in a database of its own.
-const PARTS: [(&str, Part); 3] =
-    [("control", |bench| bench.control()), ("write", |bench| bench.write()), ("pull", |bench| bench.pull())];
+const PARTS: [(&str, Part); 5] = [
+    ("control", |bench| bench.control()),
+    ("write", |bench| bench.write()),
+    ("first", |bench| bench.first()),
+    ("delta", |bench| bench.delta()),
+    ("pull", |bench| bench.pull()),
+];
 
 type Part = fn(&mut Bench<'_>);
 

@@ -1,7 +1,7 @@
 //! What a piece of work takes: time, CPU time of the backends that did it, and write-ahead log.
 
-use std::fs;
 use std::time::Instant;
+use std::{fs, thread};
 
 use postgres::Client;
 use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
@@ -10,19 +10,6 @@ use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 pub struct Session {
     pub client: Client,
     pid: i32,
-}
-
-/// Keeps this thread on one core.
-pub fn pin_thread(place: usize) {
-    pin(None, place);
-}
-
-fn pin(process: Option<Pid>, place: usize) {
-    let of_all = sched_getaffinity(None).expect("a process knows its cores");
-    let allowed: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| of_all.is_set(*core)).collect();
-    let mut one = CpuSet::new();
-    one.set(allowed[place % allowed.len()]);
-    sched_setaffinity(process, &one).expect("a process may be kept on one of them");
 }
 
 /// What was measured of one slice of work.
@@ -55,18 +42,45 @@ impl Session {
         nanoseconds.expect("it begins with a number of nanoseconds") / 1e3
     }
 
-    /// Kilobytes that the backend has for itself: not shared buffers.
-    pub fn private_memory(&self) -> f64 {
-        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).unwrap_or_default();
-        let lines = text.lines().filter(|line| line.starts_with("Private_Dirty:"));
-        lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok()).sum()
+    /// Tells the megabytes that the backend has for itself, at any time: not shared buffers.
+    pub fn private_memory(&self) -> impl Fn() -> f64 + use<> {
+        let path = format!("/proc/{}/smaps_rollup", self.pid);
+        move || {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let lines = text.lines().filter(|line| line.starts_with("Private_Dirty:"));
+            lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok()).sum::<f64>() / 1024.0
+        }
     }
+}
+
+/// Keeps this thread on one core.
+pub fn pin_thread(place: usize) {
+    pin(None, place);
+}
+
+fn pin(process: Option<Pid>, place: usize) {
+    let of_all = sched_getaffinity(None).expect("a process knows its cores");
+    let allowed: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| of_all.is_set(*core)).collect();
+    let mut one = CpuSet::new();
+    one.set(allowed[place % allowed.len()]);
+    sched_setaffinity(process, &one).expect("a process may be kept on one of them");
 }
 
 /// Bytes of write-ahead log so far.
 fn wal(admin: &mut Client) -> f64 {
     let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::float8";
     admin.query_one(sql, &[]).expect("a primary tells its position").get(0)
+}
+
+/// Does work in a thread beside the session's backend, on one core: neither has to be woken up for the other.
+pub fn beside(session: &mut Session, work: impl FnOnce(&mut Session) + Send) {
+    session.pin(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            pin_thread(0);
+            work(session);
+        });
+    });
 }
 
 /// Does work of `operations` equal parts in these sessions, and tells what one of them took.

@@ -144,6 +144,15 @@ impl Report {
         self.note(group, name, unit, ours, peer, goal.map(Goal::AtLeast));
     }
 
+    /// Two ratios: time and CPU time.
+    pub fn times(&mut self, group: &'static str, name: &str, ours: &[Cost], peer: &[Cost], goal: Option<f64>) {
+        let parts: [(&str, fn(&Cost) -> f64); 2] = [("CPU", |cost| cost.cpu), ("wall time", |cost| cost.wall)];
+        for (part, value) in parts {
+            let of = |costs: &[Cost]| costs.iter().map(value).collect::<Vec<f64>>();
+            self.ratio(group, &format!("{name}: {part}"), "µs", &of(ours), &of(peer), goal);
+        }
+    }
+
     /// Three ratios: time, CPU time and write-ahead log.
     pub fn costs(
         &mut self,
