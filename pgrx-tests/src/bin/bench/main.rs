@@ -7,12 +7,14 @@ mod charts;
 mod control;
 mod delta;
 mod first;
+mod live;
 mod measure;
 mod pages;
 mod pull;
 mod relational;
 mod report;
 mod take;
+mod wakes;
 mod write;
 
 use std::env;
@@ -26,12 +28,13 @@ use syncline_tests::{Cluster, Install};
 const RUNS: usize = 9;
 
 /// What can be run on its own, each in a database of its own.
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 6] = [
     ("control", |bench| bench.control()),
     ("write", |bench| bench.write()),
     ("first", |bench| bench.first()),
     ("delta", |bench| bench.delta()),
     ("pull", |bench| bench.pull()),
+    ("live", |bench| bench.live()),
 ];
 
 type Part = fn(&mut Bench<'_>);
