@@ -130,7 +130,8 @@ impl Bench<'_> {
                 followers.has_ended.store(true, Ordering::Relaxed);
                 // Whoever still waits is told once more, and again where that was a moment too early.
                 while told.as_ref().is_some_and(|told| !told.is_finished()) {
-                    write(&mut writers[..1], WRITERS, announce, seed);
+                    // Another text than before: nobody is woken by a row that stays as it is.
+                    write(&mut writers[..1], WRITERS, announce, self.next() as u32 * 31);
                     thread::sleep(Duration::from_millis(10));
                 }
                 cost
