@@ -1,14 +1,24 @@
-//! What pulls cost, as ratios against a peer interleaved in the same run: this kind of machine is noisy.
+//! What the extension costs, as ratios against peers interleaved in the same run: this kind of machine is noisy.
 //!
-//! `QUICK=1` takes a tenth of the rows.
+//! `QUICK=1` takes a fraction of the rows, `ONLY=write,pull` runs these parts only.
 
+mod bulk;
+mod charts;
+mod control;
+mod delta;
+mod first;
+mod live;
+mod measure;
 mod pages;
+mod pull;
 mod relational;
 mod report;
+mod take;
+mod wakes;
+mod write;
 
-use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::env;
+use std::time::Instant;
 
 use postgres::Client;
 use report::Report;
@@ -17,33 +27,93 @@ use syncline_tests::{Cluster, Install};
 /// Runs of each measurement; the median is compared.
 const RUNS: usize = 9;
 
-struct Bench {
+/// What can be run on its own, each in a database of its own.
+const PARTS: [(&str, Part); 6] = [
+    ("control", |bench| bench.control()),
+    ("write", |bench| bench.write()),
+    ("first", |bench| bench.first()),
+    ("delta", |bench| bench.delta()),
+    ("pull", |bench| bench.pull()),
+    ("live", |bench| bench.live()),
+];
+
+type Part = fn(&mut Bench<'_>);
+
+/// Autovacuum would come at another moment in each run, and so would the images of whole pages after a checkpoint.
+const SETTINGS: [(&str, &str); 5] = [
+    ("full_page_writes", "off"),
+    ("shared_buffers", "1GB"),
+    ("max_wal_size", "8GB"),
+    ("checkpoint_timeout", "1h"),
+    ("autovacuum", "off"),
+];
+
+struct Bench<'a> {
+    cluster: &'a Cluster<'a>,
+    /// The database of the part that runs.
+    database: &'static str,
     client: Client,
     report: Report,
+    quick: bool,
+    /// How often `next` was called.
+    counter: u64,
 }
 
 fn main() {
-    let quick = std::env::var("QUICK").is_ok_and(|value| value == "1");
-    let scale = if quick { 10 } else { 1 };
+    let quick = env::var("QUICK").is_ok_and(|value| value == "1");
+    let only = env::var("ONLY").unwrap_or_default();
+    let only: Vec<&str> = only.split(',').filter(|name| !name.is_empty()).collect();
+    let is_unknown = |name: &&&str| PARTS.iter().all(|(part, _)| part != *name);
+    if let Some(name) = only.iter().find(is_unknown) {
+        let names = PARTS.map(|(name, _)| name).join(", ");
+        eprintln!("ONLY: there is no part {name}; there are: {names}");
+        std::process::exit(2);
+    }
     let install = Install::new();
-    let cluster = Cluster::start_with(&install, &[("shared_buffers", "1GB"), ("max_wal_size", "8GB")]);
-    let mut client = cluster.connect();
-    // One core for each side: a pull runs in one backend, and so does its peer here.
-    client
-        .batch_execute("CREATE EXTENSION syncline; ALTER DATABASE postgres SET max_parallel_workers_per_gather = 0")
-        .expect("the extension can be made");
+    let cluster = Cluster::start_with(&install, &SETTINGS);
     let client = cluster.connect();
-    let mut bench = Bench { client, report: Report::default() };
-    bench.delta_by_table_size(scale);
-    bench.old_transaction(&cluster, scale);
-    bench.first_pull(scale);
-    bench.pages(scale);
-    bench.relational(scale);
-    bench.memory(&cluster, scale);
+    let mut bench =
+        Bench { cluster: &cluster, database: "postgres", client, report: Report::default(), quick, counter: 0 };
+    for (name, part) in PARTS.iter().filter(|(name, _)| only.is_empty() || only.contains(name)) {
+        let start = Instant::now();
+        bench.run(name, *part);
+        println!("{name}: {:.0} s", start.elapsed().as_secs_f64());
+    }
     bench.report.write(&syncline_tests::repository().join("bench/results"));
 }
 
-impl Bench {
+impl Bench<'_> {
+    /// Runs a part in a database that goes with it.
+    fn run(&mut self, name: &'static str, part: Part) {
+        let mut admin = self.cluster.connect();
+        admin.batch_execute(&format!("CREATE DATABASE {name}")).expect("a database can be made");
+        // One core for each side: a pull runs in one backend, and so does its peer here.
+        admin
+            .batch_execute(&format!("ALTER DATABASE {name} SET max_parallel_workers_per_gather = 0"))
+            .expect("it can be set up");
+        self.database = name;
+        self.client = self.connect();
+        self.client.batch_execute("CREATE EXTENSION syncline").expect("the extension can be made");
+        part(self);
+        admin.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).expect("a database can be dropped");
+    }
+
+    /// A further session in the database of the part.
+    fn connect(&self) -> Client {
+        self.cluster.connect_to(self.database)
+    }
+
+    /// Another number each time.
+    fn next(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    /// What the small run divides numbers of rows by.
+    fn scale(&self) -> u32 {
+        if self.quick { 10 } else { 1 }
+    }
+
     fn table(&mut self, name: &str, rows: u32) {
         println!("loading {rows} rows into {name}");
         self.client
@@ -64,100 +134,18 @@ impl Bench {
         start.elapsed().as_secs_f64() * 1e3
     }
 
-    /// Interleaves both statements and notes the ratio of their medians.
+    /// Interleaves both statements and notes the ratio of their times.
     fn compare(&mut self, name: &str, ours: &str, peer: &str, goal: Option<f64>) {
         let (mut a, mut b) = (Vec::new(), Vec::new());
-        for _ in 0..RUNS {
-            a.push(self.time(ours));
+        for turn in 0..RUNS {
+            if turn % 2 == 0 {
+                a.push(self.time(ours));
+            }
             b.push(self.time(peer));
-        }
-        self.report.ratio("pull", name, "ms", &a, &b, goal);
-    }
-
-    fn pull(table: &str, cursor: &str) -> String {
-        format!(
-            "SELECT count(*) FROM sync_changes('{cursor}', '{{\"tables\":{{\"{table}\":{{\"where\":\"id >= 0\"}}}}}}')"
-        )
-    }
-
-    fn cursor_of_all(&mut self, table: &str) -> String {
-        let sql = format!(
-            "SELECT cursor FROM sync_changes(NULL, '{{\"tables\":{{\"{table}\":{{\"where\":\"id >= 0\"}}}}}}') WHERE op = 'commit'"
-        );
-        self.client.query_one(&sql, &[]).expect("a cursor can be had").get(0)
-    }
-
-    fn delta_by_table_size(&mut self, scale: u32) {
-        self.table("small", 100_000 / scale);
-        self.table("large", 10_000_000 / scale);
-        let mut pulls = Vec::new();
-        for table in ["large", "small"] {
-            let cursor = self.cursor_of_all(table);
-            self.time(&format!("UPDATE {table} SET title = 'changed' WHERE id <= 10"));
-            pulls.push(Self::pull(table, &cursor));
-        }
-        self.compare("delta of 10 rows, table x 100", &pulls[0], &pulls[1], None);
-    }
-
-    /// The same pull while an old transaction is open, and after it ended: a million changes lie between.
-    fn old_transaction(&mut self, cluster: &Cluster<'_>, scale: u32) {
-        let mut old = cluster.connect();
-        let mut pulls = Vec::new();
-        for (table, open) in [("calm", false), ("held", true)] {
-            self.table(table, 100_000 / scale);
-            if open {
-                old.batch_execute("BEGIN; SELECT pg_current_xact_id()").expect("a transaction can be left open");
+            if turn % 2 == 1 {
+                a.push(self.time(ours));
             }
-            println!("changing {} rows of {table}", 1_000_000 / scale);
-            for _ in 0..10 {
-                self.time(&format!("UPDATE {table} SET state = 'x'"));
-            }
-            let cursor = self.cursor_of_all(table);
-            self.time(&format!("UPDATE {table} SET title = 'changed' WHERE id <= 10"));
-            pulls.push(Self::pull(table, &cursor));
         }
-        // Both tables have ten dead versions of each row, which the open transaction keeps from vacuum.
-        self.compare("delta of 10 rows, old transaction and 1M changes", &pulls[1], &pulls[0], None);
-        old.batch_execute("ROLLBACK").expect("a transaction can be ended");
-    }
-
-    fn first_pull(&mut self, scale: u32) {
-        self.table("million", 1_000_000 / scale);
-        let ours = "SELECT sum(octet_length(value::text)) FROM sync_changes(NULL, '{\"tables\":{\"million\":{}}}')";
-        let peer = "SELECT sum(octet_length(to_jsonb(t)::text)) FROM million t";
-        self.compare("first pull of 1M rows against to_jsonb", ours, peer, Some(0.25));
-        self.compare(
-            "first pull of 1M rows against row_to_json",
-            ours,
-            "SELECT sum(octet_length(row_to_json(t)::text)) FROM million t",
-            Some(0.5),
-        );
-    }
-
-    fn memory(&mut self, cluster: &Cluster<'_>, scale: u32) {
-        self.table("five", 5_000_000 / scale);
-        let mut fresh = cluster.connect();
-        let pid: i32 = fresh.query_one("SELECT pg_backend_pid()", &[]).expect("a pid").get(0);
-        let resident = || {
-            let status = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-            let private = status.lines().filter(|line| line.starts_with("Private_Dirty:"));
-            private.filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok()).sum::<f64>() / 1024.0
-        };
-        let before = resident();
-        let sql = "SELECT count(*) FROM sync_changes(NULL, '{\"tables\":{\"five\":{}}}')";
-        let pull = thread::spawn(move || fresh.batch_execute(sql).map(|()| fresh).expect("the pull runs"));
-        let mut peak = before;
-        while !pull.is_finished() {
-            peak = peak.max(resident());
-            thread::sleep(Duration::from_millis(20));
-        }
-        self.report.ratio(
-            "pull",
-            "private memory, first pull of 5M rows against before",
-            "MB",
-            &[peak],
-            &[before],
-            None,
-        );
+        self.report.ratio(self.database, name, "ms", &a, &b, goal);
     }
 }

@@ -4,16 +4,18 @@ use super::Bench;
 
 const SHAPE: &str = r#"{"tables": {"giant": {}}}"#;
 
-impl Bench {
+impl Bench<'_> {
     /// One transaction that wrote a million rows, and a first pull of them, in pages of a thousand.
     pub fn pages(&mut self, scale: u32) {
-        self.table("giant", 1_000_000 / scale);
-        self.compare("first pull of 1M rows in pages of 1,000", &pages(None, "1000"), &pages(None, "NULL"), None);
+        let rows = 1_000_000 / scale;
+        self.table("giant", rows);
+        let name = format!("first pull of {rows} rows in pages of 1,000 against whole");
+        self.compare(&name, &pages(None, "1000"), &pages(None, "NULL"), None);
         for (name, change) in [("updated", "UPDATE giant SET title = 'changed'"), ("deleted", "DELETE FROM giant")] {
             let sql = format!("SELECT cursor FROM sync_changes(NULL, '{SHAPE}') WHERE op = 'commit'");
             let since: String = self.client.query_one(&sql, &[]).expect("a cursor can be had").get(0);
             self.time(change);
-            let name = format!("1M rows {name} by one transaction, in pages of 1,000");
+            let name = format!("{rows} rows {name} by one transaction, in pages of 1,000 against whole");
             self.compare(&name, &pages(Some(&since), "1000"), &pages(Some(&since), "NULL"), Some(2.0));
         }
     }

@@ -1,7 +1,31 @@
 //! What was measured: printed as it comes, and written as CSV.
 
-use std::fs;
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::{fmt, fs};
+
+use super::charts;
+use super::measure::Cost;
+
+/// What the ratio should be.
+#[derive(Clone, Copy)]
+pub enum Goal {
+    /// Of what costs.
+    AtMost(f64),
+    /// Of what is gained.
+    AtLeast(f64),
+}
+
+/// Goals for the three parts of a cost, all of them upper ones.
+#[derive(Clone, Copy, Default)]
+pub struct Goals {
+    pub wall: Option<f64>,
+    pub cpu: Option<f64>,
+    pub wal: Option<f64>,
+}
+
+/// A peer by its name.
+pub struct Against(pub &'static str);
 
 /// One measurement: ours against a peer, each measured as often and interleaved.
 pub struct Ratio {
@@ -19,14 +43,71 @@ pub struct Ratio {
     pub ratios: [f64; 3],
     /// Pairs.
     pub runs: usize,
-    /// The ratio that it should keep below, where there is one.
+    /// Where there is one.
+    pub goal: Option<Goal>,
+}
+
+impl Goal {
+    pub fn bound(self) -> f64 {
+        match self {
+            Self::AtMost(bound) | Self::AtLeast(bound) => bound,
+        }
+    }
+
+    pub fn is_reached_by(self, ratio: f64) -> bool {
+        match self {
+            Self::AtMost(bound) => ratio <= bound,
+            Self::AtLeast(bound) => ratio >= bound,
+        }
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(bound) => write!(f, "<= {bound}"),
+            Self::AtLeast(bound) => write!(f, ">= {bound}"),
+        }
+    }
+}
+
+/// What something costs as something else grows.
+pub struct Curve {
+    /// What is measured.
+    pub name: &'static str,
+    /// What grows.
+    pub grows: &'static str,
+    /// Of what is measured.
+    pub unit: &'static str,
+    /// Size, and least, median and greatest of what was measured.
+    pub points: Vec<(f64, [f64; 3])>,
+    /// The exponent that it should keep below, where there is one.
     pub goal: Option<f64>,
+}
+
+impl Curve {
+    /// The slope in logarithms over the upper half of the sizes: below, what every call costs hides it.
+    pub fn exponent(&self) -> f64 {
+        let logs = self.points.iter().filter(|(x, _)| *x > 0.0).map(|(x, values)| (x.ln(), values[1].ln()));
+        let logs: Vec<(f64, f64)> = logs.collect();
+        let upper = &logs[logs.len() - (logs.len().div_ceil(2) + 1).min(logs.len())..];
+        let mean = |value: fn(&(f64, f64)) -> f64| upper.iter().map(value).sum::<f64>() / upper.len() as f64;
+        let (x, y) = (mean(|log| log.0), mean(|log| log.1));
+        let across: f64 = upper.iter().map(|log| (log.0 - x).powi(2)).sum();
+        upper.iter().map(|log| (log.0 - x) * (log.1 - y)).sum::<f64>() / across
+    }
+
+    pub fn title(&self) -> String {
+        let goal = self.goal.map(|goal| format!(", goal {}", Goal::AtMost(goal))).unwrap_or_default();
+        format!("{}: exponent {:.2}{goal}", self.name, self.exponent())
+    }
 }
 
 /// All of a run.
 #[derive(Default)]
 pub struct Report {
     ratios: Vec<Ratio>,
+    curves: Vec<Curve>,
 }
 
 /// The middle one.
@@ -47,30 +128,100 @@ impl Report {
         peer: &[f64],
         goal: Option<f64>,
     ) {
+        self.note(group, name, unit, ours, peer, goal.map(Goal::AtMost));
+    }
+
+    /// The same of what is better when there is more of it.
+    pub fn at_least(
+        &mut self,
+        group: &'static str,
+        name: &str,
+        unit: &'static str,
+        ours: &[f64],
+        peer: &[f64],
+        goal: Option<f64>,
+    ) {
+        self.note(group, name, unit, ours, peer, goal.map(Goal::AtLeast));
+    }
+
+    /// Two ratios: time and CPU time.
+    pub fn times(&mut self, group: &'static str, name: &str, ours: &[Cost], peer: &[Cost], goal: Option<f64>) {
+        let parts: [(&str, fn(&Cost) -> f64); 2] = [("CPU", |cost| cost.cpu), ("wall time", |cost| cost.wall)];
+        for (part, value) in parts {
+            let of = |costs: &[Cost]| costs.iter().map(value).collect::<Vec<f64>>();
+            self.ratio(group, &format!("{name}: {part}"), "µs", &of(ours), &of(peer), goal);
+        }
+    }
+
+    /// Three ratios: time, CPU time and write-ahead log.
+    pub fn costs(
+        &mut self,
+        group: &'static str,
+        name: &str,
+        peer_name: Against,
+        ours: &[Cost],
+        peer: &[Cost],
+        goals: Goals,
+    ) {
+        let parts: [(&str, &str, fn(&Cost) -> f64, Option<f64>); 3] = [
+            ("CPU", "µs", |cost| cost.cpu, goals.cpu),
+            ("WAL", "B", |cost| cost.wal, goals.wal),
+            ("wall time", "µs", |cost| cost.wall, goals.wall),
+        ];
+        for (part, unit, value, goal) in parts {
+            let of = |costs: &[Cost]| costs.iter().map(value).collect::<Vec<f64>>();
+            let name = format!("{name}, against {}: {part}", peer_name.0);
+            self.ratio(group, &name, unit, &of(ours), &of(peer), goal);
+        }
+    }
+
+    fn note(
+        &mut self,
+        group: &'static str,
+        name: &str,
+        unit: &'static str,
+        ours: &[f64],
+        peer: &[f64],
+        goal: Option<Goal>,
+    ) {
         let mut pairs: Vec<f64> = ours.iter().zip(peer).map(|(ours, peer)| ours / peer).collect();
         pairs.sort_by(f64::total_cmp);
         let ratios = [pairs[0], median(&pairs), pairs[pairs.len() - 1]];
         let (ours, peer, runs) = (median(ours), median(peer), pairs.len());
         let verdict = match goal {
-            Some(goal) if ratios[1] <= goal => format!(", goal {goal} reached"),
+            Some(goal) if goal.is_reached_by(ratios[1]) => format!(", goal {goal} reached"),
             Some(goal) => format!(", goal {goal} MISSED"),
             None => String::new(),
         };
         let [least, middle, greatest] = ratios;
         println!(
-            "{name:>60}: {ours:9.2} {unit} against {peer:9.2}: {middle:.2} ({least:.2} to {greatest:.2}, {runs} runs{verdict})"
+            "{name:>86}: {ours:9.2} {unit} against {peer:9.2}: {middle:.2} ({least:.2} to {greatest:.2}, {runs} runs{verdict})"
         );
         self.ratios.push(Ratio { group, name: name.to_owned(), unit, ours, peer, ratios, runs, goal });
     }
 
-    /// Writes a CSV file for each group.
+    /// Notes and prints a curve.
+    pub fn curve(&mut self, curve: Curve) {
+        let verdict = match curve.goal {
+            Some(goal) if curve.exponent() > goal => " MISSED",
+            Some(_) => " reached",
+            None => "",
+        };
+        println!("{}{verdict}", curve.title());
+        for (size, [least, middle, greatest]) in &curve.points {
+            println!("{size:>20} {}: {middle:.3} {} ({least:.3} to {greatest:.3})", curve.grows, curve.unit);
+        }
+        self.curves.push(curve);
+    }
+
+    /// Writes a CSV file and a chart for each group, and for each curve.
     pub fn write(&self, folder: &Path) {
         fs::create_dir_all(folder).expect("the folder of the results can be made");
-        let mut groups: Vec<&str> = self.ratios.iter().map(|ratio| ratio.group).collect();
-        groups.dedup();
+        let groups: BTreeSet<&str> = self.ratios.iter().map(|ratio| ratio.group).collect();
         for group in groups {
+            let ratios: Vec<&Ratio> = self.ratios.iter().filter(|ratio| ratio.group == group).collect();
             let mut text = "measurement,unit,ours,peer,ratio,least,greatest,runs,goal\n".to_owned();
-            for r in self.ratios.iter().filter(|ratio| ratio.group == group) {
+            for r in &ratios {
                 let [least, middle, greatest] = r.ratios;
                 let goal = r.goal.map(|goal| goal.to_string()).unwrap_or_default();
                 let (name, unit, ours, peer, runs) = (&r.name, r.unit, r.ours, r.peer, r.runs);
@@ -79,6 +230,18 @@ impl Report {
                 );
             }
             fs::write(folder.join(format!("{group}.csv")), text).expect("the results can be written");
+            let title = format!("{group}: ratio of ours to the peer's; whiskers: least to greatest, thick mark: goal");
+            charts::bars(&folder.join(format!("{group}.png")), &title, &ratios);
+        }
+        for curve in &self.curves {
+            let mut text = format!("{},{} least,median,greatest\n", curve.grows, curve.unit);
+            for (size, [least, middle, greatest]) in &curve.points {
+                text += &format!("{size},{least:.4},{middle:.4},{greatest:.4}\n");
+            }
+            let words = curve.name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+            let file = format!("curve-{}", words.collect::<Vec<_>>().join("-"));
+            fs::write(folder.join(format!("{file}.csv")), text).expect("the results can be written");
+            charts::curve(&folder.join(format!("{file}.png")), curve);
         }
         println!("written to {}", folder.display());
     }

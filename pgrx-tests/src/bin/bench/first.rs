@@ -1,0 +1,75 @@
+//! Whole tables to a client that reads all the bytes, against the ways of PostgreSQL to send them.
+
+use super::Bench;
+use super::measure::{Cost, Session, cost, in_turns};
+use super::take::{NONE, take, take_copy};
+
+/// A query, and how many times its rows per second ours should reach.
+const PEERS: [(&str, &str, f64); 4] = [
+    ("to_jsonb", "SELECT to_jsonb(t) FROM plain t", 4.0),
+    ("row_to_json", "SELECT row_to_json(t) FROM plain t", 2.0),
+    ("json_agg", "SELECT json_agg(t) FROM plain t", 1.0),
+    ("COPY text", "COPY plain TO STDOUT", 0.7),
+];
+
+const OURS: &str = r#"SELECT op, relation, key, value, cursor FROM sync_changes(NULL, '{"tables": {"million": {}}}')"#;
+
+/// What json_agg can make of it ends at 1 GB.
+const ONE_VALUE: u32 = 2_000_000;
+
+fn take_all(session: &mut Session, sql: &str) -> usize {
+    if sql.starts_with("COPY") { take_copy(session, sql) } else { take(session, sql, NONE) }
+}
+
+impl Bench<'_> {
+    /// Millions of rows, and the first page of them.
+    pub fn first(&mut self) {
+        for (rows, turns) in if self.quick { vec![(100_000, 5)] } else { vec![(1_000_000, 7), (5_000_000, 3)] } {
+            self.table("million", rows);
+            let sql = "CREATE TABLE plain AS SELECT id, project, title, state, at FROM million";
+            self.client.batch_execute(sql).expect("a table can be copied");
+            self.client.batch_execute("VACUUM ANALYZE plain").expect("a table can be vacuumed");
+            self.whole(rows, turns);
+            self.first_page();
+            self.client.batch_execute("DROP TABLE million, plain").expect("tables can be dropped");
+        }
+    }
+
+    fn whole(&mut self, rows: u32, turns: usize) {
+        let peers: Vec<_> = PEERS.iter().filter(|(name, ..)| *name != "json_agg" || rows <= ONE_VALUE).collect();
+        let mut queries: Vec<&str> = peers.iter().map(|(_, sql, _)| *sql).chain([OURS]).collect();
+        let mut session = [Session::new(self.connect())];
+        for sql in &queries {
+            assert!(take_all(&mut session[0], sql) > rows as usize * 20, "all rows come: {sql}");
+        }
+        let costs = in_turns(turns, &mut queries, |sql| {
+            cost(&mut self.client, &mut session, rows as usize, |session| {
+                assert!(take_all(&mut session[0], sql) > 0);
+            })
+        });
+        let ours = &costs[peers.len()];
+        let per_second = |costs: &[Cost], value: fn(&Cost) -> f64| costs.iter().map(|cost| 1e6 / value(cost)).collect();
+        for ((name, _, goal), peer) in peers.iter().zip(&costs) {
+            let parts: [(&str, fn(&Cost) -> f64); 2] = [("", |cost| cost.wall), (" of CPU", |cost| cost.cpu)];
+            for (part, value) in parts {
+                let (ours, peer): (Vec<f64>, Vec<f64>) = (per_second(ours, value), per_second(peer, value));
+                let name = format!("first pull of {rows} rows against {name}, rows per second{part}");
+                self.report.at_least("first", &name, "/s", &ours, &peer, Some(*goal));
+            }
+        }
+    }
+
+    fn first_page(&mut self) {
+        let sql = OURS.replace("}}')", "}}', 1000)");
+        let mut session = Session::new(self.connect());
+        let times: Vec<f64> = (0..super::RUNS)
+            .map(|_| {
+                let start = std::time::Instant::now();
+                take_all(&mut session, &sql);
+                start.elapsed().as_secs_f64() * 1e3
+            })
+            .collect();
+        let bound = [50.0; super::RUNS];
+        self.report.ratio("first", "first page of 1,000 rows against 50 ms", "ms", &times, &bound, Some(1.0));
+    }
+}
