@@ -1,7 +1,8 @@
 //! What pulls cost, as ratios against a peer interleaved in the same run: this kind of machine is noisy.
 //!
-//! `QUICK=1` takes a tenth of the rows.
+//! `QUICK=1` takes a tenth of the rows, `ONLY=decode` (or others, by commas) runs these parts.
 
+mod decode;
 mod pages;
 mod relational;
 mod report;
@@ -26,21 +27,37 @@ fn main() {
     let quick = std::env::var("QUICK").is_ok_and(|value| value == "1");
     let scale = if quick { 10 } else { 1 };
     let install = Install::new();
-    let cluster = Cluster::start_with(&install, &[("shared_buffers", "1GB"), ("max_wal_size", "8GB")]);
+    let mut report = Report::default();
+    if is_wanted("decode") {
+        decode::measure(&install, &mut report, quick);
+    }
+    if is_wanted("pull") {
+        report = pulls(&install, report, scale);
+    }
+    report.write(&syncline_tests::repository().join("bench/results"));
+}
+
+/// Whether a part is to run.
+fn is_wanted(part: &str) -> bool {
+    std::env::var("ONLY").map_or(true, |parts| parts.split(',').any(|wanted| wanted == part))
+}
+
+fn pulls(install: &Install, report: Report, scale: u32) -> Report {
+    let cluster = Cluster::start_with(install, &[("shared_buffers", "1GB"), ("max_wal_size", "8GB")]);
     let mut client = cluster.connect();
     // One core for each side: a pull runs in one backend, and so does its peer here.
     client
         .batch_execute("CREATE EXTENSION syncline; ALTER DATABASE postgres SET max_parallel_workers_per_gather = 0")
         .expect("the extension can be made");
     let client = cluster.connect();
-    let mut bench = Bench { client, report: Report::default() };
+    let mut bench = Bench { client, report };
     bench.delta_by_table_size(scale);
     bench.old_transaction(&cluster, scale);
     bench.first_pull(scale);
     bench.pages(scale);
     bench.relational(scale);
     bench.memory(&cluster, scale);
-    bench.report.write(&syncline_tests::repository().join("bench/results"));
+    bench.report
 }
 
 impl Bench {
