@@ -77,7 +77,11 @@ impl Area {
     /// Frees all that was allocated in it, and the areas inside.
     pub fn empty(&self) {
         // SAFETY: the area is live; who empties it uses nothing of what it held.
-        unsafe { pg_sys::MemoryContextReset(self.0) }
+        unsafe {
+            if !(*self.0).isReset || !(*self.0).firstchild.is_null() {
+                pg_sys::MemoryContextReset(self.0);
+            }
+        }
     }
 
     /// Frees the area itself.

@@ -1,6 +1,7 @@
 //! What a relation in the log means for the shapes: at the moment that is decoded, not today.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use pgrx::pg_sys;
@@ -12,6 +13,7 @@ use syncline_delta::stream::object;
 use crate::catalog::Tracked;
 use crate::error::Result;
 use crate::pg::condition::Condition;
+use crate::pg::decoding::Deformed;
 use crate::pg::guard;
 use crate::pg::memory::Area;
 use crate::pg::relation::{self, Attribute, Relation};
@@ -20,8 +22,14 @@ use crate::plan;
 use crate::query::{self, View};
 use crate::row::Object;
 
-/// Types whose texts depend on no setting.
-const PLAIN: [pg_sys::Oid; 9] = [
+/// Types whose texts depend on no setting, and whose values are written and compared without an error: but for one that does
+/// not fit into memory.
+const PLAIN: [pg_sys::Oid; 14] = [
+    pg_sys::DATEOID,
+    pg_sys::TIMESTAMPOID,
+    pg_sys::TIMESTAMPTZOID,
+    pg_sys::JSONOID,
+    pg_sys::JSONBOID,
     pg_sys::BOOLOID,
     pg_sys::INT2OID,
     pg_sys::INT4OID,
@@ -32,6 +40,10 @@ const PLAIN: [pg_sys::Oid; 9] = [
     pg_sys::BPCHAROID,
     pg_sys::UUIDOID,
 ];
+
+/// Collations that no comparison refuses.
+const PLAIN_COLLATIONS: [pg_sys::Oid; 4] =
+    [pg_sys::InvalidOid, pg_sys::DEFAULT_COLLATION_OID, pg_sys::C_COLLATION_OID, pg_sys::POSIX_COLLATION_OID];
 
 /// What one shape takes of a table.
 pub struct Use {
@@ -73,6 +85,10 @@ pub struct Plan {
     pub key_text: Object,
     /// Whether that gives the same text under all settings.
     pub is_key_plain: bool,
+    /// Whether the texts of all columns are the same under all settings, and written without an error.
+    pub is_plain: bool,
+    /// Whether each shape's own columns tell which rows it does not want, and comparing them raises no error.
+    pub is_selective: bool,
     /// The shapes that have it.
     pub uses: Vec<Use>,
     /// The shapes in which it decides over rows of another table.
@@ -109,6 +125,8 @@ pub struct Member {
     pub is_told: bool,
     /// Whether the log has all old values.
     pub logs_all: bool,
+    /// The tuple that is read.
+    pub deformed: RefCell<Deformed>,
 }
 
 /// What a relation is.
@@ -134,8 +152,8 @@ pub enum Known {
 /// What relations are, as far as it was asked.
 pub struct Relations {
     generation: u64,
-    known: HashMap<pg_sys::Oid, Rc<Known>>,
-    plans: HashMap<pg_sys::Oid, Option<Rc<Plan>>>,
+    known: BTreeMap<u32, Rc<Known>>,
+    plans: BTreeMap<u32, Option<Rc<Plan>>>,
     /// The tables that shapes have been seen to have, by any name.
     roots: Vec<(usize, pg_sys::Oid)>,
     /// Areas of plans that were replaced.
@@ -148,8 +166,8 @@ impl Relations {
     pub fn new(area: Area) -> Self {
         Self {
             generation: definitions::generation(),
-            known: HashMap::new(),
-            plans: HashMap::new(),
+            known: BTreeMap::new(),
+            plans: BTreeMap::new(),
             roots: Vec::new(),
             retired: Vec::new(),
             area,
@@ -183,11 +201,11 @@ impl Relations {
     /// What a relation is.
     pub fn get(&mut self, shapes: &[(String, Shape)], oid: pg_sys::Oid) -> Rc<Known> {
         self.refresh();
-        if let Some(known) = self.known.get(&oid) {
+        if let Some(known) = self.known.get(&oid.to_u32()) {
             return Rc::clone(known);
         }
         let known = Rc::new(self.read(shapes, oid));
-        self.known.insert(oid, Rc::clone(&known));
+        self.known.insert(oid.to_u32(), Rc::clone(&known));
         known
     }
 
@@ -217,7 +235,7 @@ impl Relations {
     /// What the shapes take of a table, if they have it.
     pub fn plan(&mut self, shapes: &[(String, Shape)], root: pg_sys::Oid) -> Option<Rc<Plan>> {
         self.refresh();
-        if let Some(plan) = self.plans.get(&root) {
+        if let Some(plan) = self.plans.get(&root.to_u32()) {
             return plan.clone();
         }
         let plan = relation::peek(root).and_then(|relation| Some(Builder::new(&relation, shapes)?.build(&self.area)));
@@ -227,7 +245,7 @@ impl Relations {
                 self.roots.push((shape, root));
             }
         }
-        self.plans.insert(root, plan.clone());
+        self.plans.insert(root.to_u32(), plan.clone());
         plan
     }
 }
@@ -255,7 +273,8 @@ impl Member {
         };
         let is_told =
             fires(relation::STAMP) && fires(relation::LOG) && numbers.as_ref().is_some_and(|numbers| logs_key(numbers));
-        Self { plan, numbers: numbers.unwrap_or_default(), is_told, logs_all: here.identity.is_none() }
+        let (numbers, logs_all) = (numbers.unwrap_or_default(), here.identity.is_none());
+        Self { plan, numbers, is_told, logs_all, deformed: RefCell::default() }
     }
 }
 
@@ -350,12 +369,30 @@ impl<'a> Builder<'a> {
             let take = |reads| guard::attempt(|| self.take(wish, reads, &columns, &key)).and_then(Result::ok);
             Use { shape: wish.place, taken: reads.as_ref().and_then(take) }
         });
-        let uses = uses.collect();
+        let uses: Vec<Use> = uses.collect();
         let key_text = Object::new(key.iter().map(|&place| (place, &columns[place])), false, false);
         let is_plain = |&place: &usize| PLAIN.contains(&columns[place].storage.typid);
         let is_key_plain = key.iter().all(is_plain);
+        let is_safe = |place: &usize| is_plain(place) && PLAIN_COLLATIONS.contains(&columns[*place].collation);
+        let is_all_plain = (0..columns.len()).all(|place| is_safe(&place));
+        let is_selective = |used: &Use| {
+            used.taken.as_ref().is_some_and(|taken| taken.condition.is_some() && taken.filter.iter().all(is_safe))
+        };
+        let is_selective = uses.iter().all(is_selective);
         let definition = format!("{:?} {:?} {columns:?}", relation.name, relation.key);
-        Plan { root: relation.oid, columns, key, key_text, is_key_plain, uses, levels: self.levels, definition, area }
+        Plan {
+            root: relation.oid,
+            columns,
+            key,
+            key_text,
+            is_key_plain,
+            is_plain: is_all_plain,
+            is_selective,
+            uses,
+            levels: self.levels,
+            definition,
+            area,
+        }
     }
 
     fn take(&self, wish: &Wish<'_>, reads: &Reads, columns: &[Attribute], key: &[usize]) -> Result<Taken> {
