@@ -1,4 +1,4 @@
-//! Reading the log. Its rows are fetched with the owner's rights; what runs on their values runs with the caller's.
+//! Reading the log. Nobody needs a right for its rows; what runs on their values runs with the caller's.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -8,10 +8,10 @@ use syncline_delta::log::Place;
 use syncline_delta::snapshot::{Snapshot, Xid};
 
 use crate::mutant::{self, Mutant};
+use crate::pg::image;
+use crate::pg::lookup::{self, Key};
 use crate::pg::memory::Scratch;
-use crate::pg::relation::Relation;
-use crate::pg::spi::{self, Param};
-use crate::pg::{image, settings};
+use crate::pg::relation::{Relation, internal};
 use crate::row::Object;
 use crate::server;
 
@@ -39,9 +39,6 @@ pub struct Untold;
 
 /// The place of a log row in the table: transaction and sequence.
 pub type LogPlace = (Xid, i64);
-
-/// The first and the third are 64-bit words by another type.
-const COLUMNS: &str = "xid, seq, pos, kind = 'e', old";
 
 /// Of each key the log row that tells what was there at `seen`.
 pub fn first_rows(used: &Use<'_>, seen: &Snapshot) -> Result<Vec<LogRow>, Untold> {
@@ -99,7 +96,8 @@ pub fn candidates(
     count: usize,
     firsts: &mut Firsts,
 ) -> Result<Candidates, Untold> {
-    let looked_at = read(used.relation.oid, &segments(used.relation.oid, since, target), target, after, count);
+    let (log, relation) = (internal("log"), used.relation.oid);
+    let looked_at = read(log, relation, &segments(log, relation, since, target), target, after, count);
     let last = (looked_at.len() == count).then(|| looked_at.last().map(|row| (row.place.xid, row.place.seq))).flatten();
     let mut memory = Scratch::new();
     let mut rows = Vec::new();
@@ -130,11 +128,12 @@ fn each_key(used: &Use<'_>, seen: &Snapshot, mut each: impl FnMut(Vec<u8>, LogRo
     let relation = used.relation.oid;
     // Newer than every snapshot: what is visible is seen.
     let all = Snapshot::new(Xid::MAX, []);
-    let segments = segments(relation, seen, &all);
+    let log = internal("log");
+    let segments = segments(log, relation, seen, &all);
     let mut memory = Scratch::new();
     let mut after = None;
     loop {
-        let rows = read(relation, &segments, &all, after, CHUNK);
+        let rows = read(log, relation, &segments, &all, after, CHUNK);
         let is_last = rows.len() < CHUNK;
         after = rows.last().map(|row| (row.place.xid, row.place.seq));
         for row in rows {
@@ -174,55 +173,47 @@ fn old_version(relation: &Relation, old: &[u8]) -> Option<Xid> {
 }
 
 /// Ranges of transactions that `since` does not see and that may have log rows: from, and up to but not with.
-fn segments(relation: pg_sys::Oid, since: &Snapshot, target: &Snapshot) -> Vec<(Xid, Xid)> {
-    const WITH_ROWS: &str = "SELECT v::pg_catalog.text::pg_catalog.int8 \
-         FROM pg_catalog.unnest($2::pg_catalog.text[]::pg_catalog.xid8[]) AS v CROSS JOIN LATERAL \
-         (SELECT 1 FROM syncline.log AS l WHERE l.relation = $1 AND l.xid >= v AND l.xid <= v ORDER BY l.relation, l.xid LIMIT 1) AS x";
-    server::segments(since, target, |unseen, each| {
-        settings::as_owner(|| spi::query(WITH_ROWS, &[Param::oid(relation), unseen], each));
-    })
+fn segments(log: pg_sys::Oid, relation: pg_sys::Oid, since: &Snapshot, target: &Snapshot) -> Vec<(Xid, Xid)> {
+    let keys = |xid| [Key::oid(RELATION, relation), Key::xid8(XID, xid)];
+    server::segments(since, target, |xid| lookup::has(log, &keys(xid)))
 }
 
 /// Up to `count` log rows behind a place, in the order of their places.
 fn read(
+    log: pg_sys::Oid,
     relation: pg_sys::Oid,
     segments: &[(Xid, Xid)],
     target: &Snapshot,
     after: Option<LogPlace>,
     count: usize,
 ) -> Vec<LogRow> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM syncline.log AS l WHERE relation = $1 \
-         AND ROW(xid, seq) OPERATOR(pg_catalog.>) ROW($2::pg_catalog.text::pg_catalog.xid8, $3) \
-         AND xid < $4::pg_catalog.text::pg_catalog.xid8 \
-         AND NOT (xid = ANY ($5::pg_catalog.text[]::pg_catalog.xid8[])) ORDER BY l.relation, l.xid, l.seq LIMIT $6"
-    );
     let mut rows = Vec::new();
-    let unseen = server::bounds(target)[1];
-    settings::as_owner(|| {
-        for &(from, to) in segments {
-            let start = after.unwrap_or((0, -1)).max((from, -1));
-            let left = count - rows.len();
-            if start.0 >= to || left == 0 {
-                continue;
+    for &(from, to) in segments {
+        // The rest of the transaction that was left off in, then those behind it.
+        let (xid, seq) = after.unwrap_or((0, -1)).max((from, -1));
+        let rest = [Key::oid(RELATION, relation), Key::xid8(XID, xid), Key::int8_above(SEQ, seq)];
+        let behind = [Key::oid(RELATION, relation), Key::xid8_from(XID, xid + 1)];
+        for keys in [rest.as_slice(), &behind] {
+            if rows.len() == count {
+                break;
             }
-            let params = [
-                Param::oid(relation),
-                Param::int8(start.0 as i64),
-                Param::int8(start.1),
-                Param::int8(i64::try_from(to).unwrap_or(i64::MAX)),
-                unseen,
-                Param::int8(i64::try_from(left).unwrap_or(i64::MAX)),
-            ];
-            spi::query(&sql, &params, &mut |row| {
-                rows.push(LogRow {
-                    place: Place { xid: row.int8(0) as u64, seq: row.int8(1), pos: row.int8(2) as u64 },
-                    enters: row.bool(3),
-                    old: row.get(4).map(image::bytea).unwrap_or_default(),
-                });
-                true
+            lookup::rows(log, keys, &mut |row| {
+                let xid = row.int8(1) as u64;
+                if xid < to && target.sees(xid) {
+                    rows.push(LogRow {
+                        place: Place { xid, seq: row.int8(2), pos: row.int8(3) as u64 },
+                        enters: row.get(4).map(|kind| kind.value() as u8) == Some(b'e'),
+                        old: row.get(5).map(image::bytea).unwrap_or_default(),
+                    });
+                }
+                xid < to && rows.len() < count
             });
         }
-    });
+    }
     rows
 }
+
+/// Columns of `syncline.log`: relation, xid, seq, pos, kind, old.
+const RELATION: i16 = 1;
+const XID: i16 = 2;
+const SEQ: i16 = 3;

@@ -369,10 +369,9 @@ impl Table<'_> {
     /// The versions that `since` does not see and the target does, as ranges. Rows restored from another cluster may have
     /// versions that this one has not reached: those are always among them.
     fn versions(&self, since: &Snapshot) -> Vec<(Xid, Xid)> {
-        let table = self.plan.tracked.relation.full_name();
-        let versions = Versions { table: &table, is_ours: self.plan.is_secured() };
+        let versions = Versions::of(self.plan.tracked.relation.oid);
         let target = &self.round.target;
-        let mut ranges = server::segments(since, target, |unseen, each| versions.among(unseen, each));
+        let mut ranges = server::segments(since, target, |xid| versions.has_one(xid));
         if !versions.has_from(since.xmax()) {
             ranges.pop();
         } else if let (true, Some(last)) = (self.round.is_exact(), ranges.last_mut()) {

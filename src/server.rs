@@ -7,16 +7,18 @@ use syncline_delta::snapshot::{Snapshot, Xid};
 
 use crate::error::Result;
 use crate::mutant::{self, Mutant};
-use crate::pg::{function, settings, snapshot, spi};
+use crate::pg::lookup::{self, Key};
+use crate::pg::relation::{self, internal};
+use crate::pg::{function, snapshot, spi};
 
 /// The epoch, and the oldest snapshot that log rows and barriers are kept for, as the active snapshot sees them.
 fn state() -> Result<(u64, Snapshot)> {
     let mut state = None;
-    settings::as_owner(|| {
-        spi::query("SELECT epoch, horizon::pg_catalog.text FROM syncline.state", &[], &mut |row| {
-            state = row.get(1).map(|horizon| (row.int8(0) as u64, function::text(horizon)));
-            false
-        });
+    // singleton, epoch, horizon
+    lookup::rows(internal("state"), &[], &mut |row| {
+        state =
+            row.get(2).map(|horizon| (row.int8(1) as u64, function::output(pg_sys::F_PG_SNAPSHOT_OUT.into(), horizon)));
+        false
     });
     let (epoch, horizon) = state.ok_or_else(|| Error::rule("55000", "extension syncline has lost its state"))?;
     Ok((epoch, horizon.parse()?))
@@ -51,20 +53,17 @@ pub struct Reads {
 
 /// Whether `seen` does not see a barrier over one of the relations, and over these columns if that matters.
 fn unseen_barrier(reads: &[Reads], seen: &Snapshot, any_column: bool) -> bool {
-    const SQL: &str = "SELECT relation, xid::pg_catalog.text::pg_catalog.int8, columns FROM syncline.barrier WHERE relation = ANY ($1)";
-    let relations: Vec<pg_sys::Oid> = reads.iter().map(|read| read.relation).collect();
+    let barriers = internal("barrier");
     let mut found = false;
-    settings::as_owner(|| {
-        spi::query(SQL, &[spi::Param::oid_array(&relations)], &mut |row| {
-            let columns = row.get(2).map(function::int2_array);
-            let touches = |read: &Reads| {
-                let meets = columns.as_ref().is_none_or(|columns| columns.iter().any(|c| read.columns.contains(c)));
-                read.relation == row.oid(0) && (any_column || meets)
-            };
-            found |= !seen.sees(row.int8(1) as u64) && reads.iter().any(touches);
+    for read in reads {
+        // id, relation, xid, columns
+        lookup::rows(barriers, &[Key::oid(2, read.relation)], &mut |row| {
+            let columns = row.get(3).map(function::int2_array);
+            let meets = columns.is_none_or(|columns| columns.iter().any(|c| read.columns.contains(c)));
+            found |= !seen.sees(row.int8(2) as u64) && (any_column || meets);
             !found
         });
-    });
+    }
     found
 }
 
@@ -82,7 +81,7 @@ pub fn overtaken(reads: &[Reads], seen: &Snapshot) -> Result<bool> {
 
 /// Whether `seen` lacks a row, a log row or a barrier of any tracked table that the caller may read.
 pub fn anything_new(seen: &Snapshot) -> bool {
-    const TABLES: &str = "SELECT t.tgrelid, pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_trigger t \
+    const TABLES: &str = "SELECT t.tgrelid FROM pg_trigger t \
          JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = '_sync_version' \
          WHERE t.tgfoid = 'syncline.stamp()'::pg_catalog.regprocedure AND t.tgparentid = 0 \
@@ -90,107 +89,62 @@ pub fn anything_new(seen: &Snapshot) -> bool {
          AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')";
     let mut tables = Vec::new();
     spi::query(TABLES, &[], &mut |row| {
-        tables.extend(row.get(1).map(|name| (row.oid(0), function::text(name))));
+        tables.push(row.oid(0));
         true
     });
-    tables.into_iter().any(|(relation, name)| {
-        Versions { table: &name, is_ours: false }.has_new(seen)
-            || !touched(&[relation], seen).is_empty()
-            || unseen_barrier(&[Reads { relation, columns: Vec::new() }], seen, true)
-    })
+    let reads: Vec<Reads> = tables.iter().map(|&relation| Reads { relation, columns: Vec::new() }).collect();
+    !touched(&tables, seen).is_empty()
+        || unseen_barrier(&reads, seen, true)
+        || tables.into_iter().any(|table| Versions::of(table).has_new(seen))
 }
 
 /// Those of the relations that have a log row that `seen` does not see.
 pub fn touched(relations: &[pg_sys::Oid], seen: &Snapshot) -> Vec<pg_sys::Oid> {
-    // What the ORDER BY asks for only the index has.
-    const NEW: &str = "SELECT r FROM pg_catalog.unnest($1) AS r CROSS JOIN LATERAL \
-         (SELECT 1 FROM syncline.log AS l WHERE l.relation = r AND l.xid >= $2::pg_catalog.text::pg_catalog.xid8 \
-          ORDER BY l.relation, l.xid LIMIT 1) AS x";
-    const LATE: &str = "SELECT r FROM pg_catalog.unnest($1) AS r, pg_catalog.unnest($2::pg_catalog.text[]::pg_catalog.xid8[]) AS v CROSS JOIN LATERAL \
-         (SELECT 1 FROM syncline.log AS l WHERE l.relation = r AND l.xid >= v AND l.xid <= v ORDER BY l.relation, l.xid LIMIT 1) AS x";
-    let [xmax, xip] = bounds(seen);
-    let mut found = Vec::new();
-    settings::as_owner(|| {
-        let mut each = |row: &spi::Row<'_>| {
-            found.push(row.oid(0));
-            true
-        };
-        spi::query(NEW, &[spi::Param::oid_array(relations), xmax], &mut each);
-        if !seen.xip().is_empty() {
-            spi::query(LATE, &[spi::Param::oid_array(relations), xip], &mut each);
-        }
-    });
-    found
+    let log = internal("log");
+    // relation, xid
+    let has = |relation, key| lookup::has(log, &[Key::oid(1, relation), key]);
+    let is_touched = |&relation: &pg_sys::Oid| {
+        has(relation, Key::xid8_from(2, seen.xmax())) || seen.xip().iter().any(|&xid| has(relation, Key::xid8(2, xid)))
+    };
+    relations.iter().copied().filter(is_touched).collect()
 }
 
-/// The versions of a table's rows. Queries of them are planned once: with that ORDER BY only the version's index will do.
-pub struct Versions<'a> {
-    /// Its name.
-    pub table: &'a str,
-    /// As in [`spi::Query`].
-    pub is_ours: bool,
-}
+/// The versions of a table's rows.
+pub struct Versions(Vec<(pg_sys::Oid, i16)>);
 
-impl Versions<'_> {
-    /// Whether a row's version is not below `from`.
-    pub fn has_from(&self, from: Xid) -> bool {
-        let table = self.table;
-        let sql = format!("SELECT 1 FROM {table} AS t WHERE t._sync_version >= $1 ORDER BY t._sync_version LIMIT 1");
-        let mut found = false;
-        self.query(&sql, spi::Param::int8(i64::try_from(from).unwrap_or(i64::MAX)), &mut |_| {
-            found = true;
-            false
-        });
-        found
+impl Versions {
+    /// Of a tracked table with all its partitions.
+    pub fn of(table: pg_sys::Oid) -> Self {
+        let leaves = relation::leaves(table).into_iter();
+        Self(leaves.filter_map(|leaf| Some((leaf, relation::column_number(leaf, relation::VERSION)?))).collect())
     }
 
-    /// Those of these versions (a `bigint[]`) that rows have.
-    pub fn among(&self, versions: spi::Param, each: &mut dyn FnMut(&spi::Row<'_>) -> bool) {
-        let table = self.table;
-        let sql = format!(
-            "SELECT v FROM pg_catalog.unnest($1) AS v CROSS JOIN LATERAL (SELECT 1 FROM {table} AS t \
-             WHERE t._sync_version >= v AND t._sync_version <= v ORDER BY t._sync_version LIMIT 1) AS x"
-        );
-        self.query(&sql, versions, each);
+    fn has(&self, key: impl Fn(i16) -> Key) -> bool {
+        self.0.iter().any(|&(leaf, column)| lookup::has(leaf, &[key(column)]))
+    }
+
+    /// Whether a row's version is not below `from`.
+    pub fn has_from(&self, from: Xid) -> bool {
+        self.has(|column| Key::int8_from(column, from))
+    }
+
+    /// Whether a row has this version.
+    pub fn has_one(&self, version: Xid) -> bool {
+        self.has(|column| Key::int8(column, version))
     }
 
     /// Whether a row's version is not seen.
     fn has_new(&self, seen: &Snapshot) -> bool {
-        let mut found = self.has_from(seen.xmax());
-        if !found && !seen.xip().is_empty() {
-            self.among(bounds(seen)[1], &mut |_| {
-                found = true;
-                false
-            });
-        }
-        found
-    }
-
-    fn query(&self, sql: &str, param: spi::Param, each: &mut dyn FnMut(&spi::Row<'_>) -> bool) {
-        let query = spi::Query { sql, params: &[param], relations: &[], is_ours: self.is_ours };
-        query.run_planned(spi::Planned::Once, each);
+        self.has_from(seen.xmax()) || seen.xip().iter().any(|&xid| self.has_one(xid))
     }
 }
 
 /// The transactions that `since` does not see and `target` does, as ranges: from, and up to but not with. Of those below
-/// the `xmax` of `since` the ones that `has_rows` finds among them; the last range is that from there on, in which those are left
+/// the `xmax` of `since` the ones that `has_rows` tells; the last range is that from there on, in which those are left
 /// that `target` does not see either.
-pub fn segments(
-    since: &Snapshot,
-    target: &Snapshot,
-    has_rows: impl FnOnce(spi::Param, &mut dyn FnMut(&spi::Row<'_>) -> bool),
-) -> Vec<(Xid, Xid)> {
-    let mut found: Vec<Xid> = Vec::new();
-    let late: Vec<i64> = since.xip().iter().filter(|&&xid| target.sees(xid)).map(|&xid| xid as i64).collect();
-    if !late.is_empty() {
-        has_rows(spi::Param::int8_array(&late), &mut |row| {
-            found.push(row.int8(0) as Xid);
-            true
-        });
-    }
-    found.sort_unstable();
-    let late = found.into_iter().map(|xid| (xid, xid + 1));
-    late.chain([(since.xmax(), target.xmax())]).collect()
+pub fn segments(since: &Snapshot, target: &Snapshot, has_rows: impl Fn(Xid) -> bool) -> Vec<(Xid, Xid)> {
+    let late = since.xip().iter().copied().filter(|&xid| target.sees(xid) && has_rows(xid));
+    late.map(|xid| (xid, xid + 1)).chain([(since.xmax(), target.xmax())]).collect()
 }
 
 /// The cursor may leave the server: everything it has seen survives a crash.

@@ -98,9 +98,7 @@ fn read_layout(oid: pg_sys::Oid) -> Result<Layout> {
         let own = here.attribute(&attribute.name).ok_or_else(missing)?;
         columns.push(Logged { here: own.number, tracked: attribute.number, storage: own.storage, in_key });
     }
-    let log = relation::schema("syncline")
-        .and_then(|schema| relation::find(schema, "log"))
-        .ok_or_else(|| Error::rule("55000", "extension syncline is not installed"))?;
+    let log = relation::internal("log");
     Ok(Layout { root, log, version, tracked_version, columns, log_inserts: trigger.is_some_and(|t| t.on_insert) })
 }
 

@@ -7,6 +7,7 @@ pub mod ephemeral;
 pub mod function;
 pub mod guard;
 pub mod image;
+pub mod lookup;
 pub mod memory;
 pub mod relation;
 pub mod rights;

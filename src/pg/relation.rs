@@ -4,8 +4,11 @@ use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
+use syncline_delta::Error;
+
 use super::image::Storage;
 use super::{list_members, rights, version};
+use crate::error::unwrap_or_raise;
 
 /// A column as the catalog has it.
 #[derive(Debug, Clone)]
@@ -155,6 +158,57 @@ pub fn search_path() -> Vec<pg_sys::Oid> {
 unsafe fn oids(list: *mut pg_sys::List) -> Vec<pg_sys::Oid> {
     // SAFETY: the caller's promise.
     unsafe { list_members(list).iter().map(|cell| cell.oid_value).collect() }
+}
+
+/// A table of the extension's own; an error ends the call where the extension is not installed.
+pub fn internal(name: &str) -> pg_sys::Oid {
+    let found = schema("syncline").and_then(|schema| find(schema, name));
+    unwrap_or_raise(found.ok_or_else(|| Error::rule("55000", "extension syncline is not installed")))
+}
+
+/// A column's number.
+pub fn column_number(relation: pg_sys::Oid, name: &str) -> Option<i16> {
+    // SAFETY: a syscache look-up with a live C string.
+    let number = unsafe { pg_sys::get_attnum(relation, c_name(name).as_ptr()) };
+    (number > 0).then_some(number)
+}
+
+/// The relations that hold a table's rows: itself, or its partitions, which are locked until the end of the transaction.
+pub fn leaves(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    // SAFETY: a syscache look-up.
+    let kind = |relation| unsafe { pg_sys::get_rel_relkind(relation) } as u8;
+    if kind(table) != pg_sys::RELKIND_PARTITIONED_TABLE {
+        return vec![table];
+    }
+    tree(table).into_iter().filter(|&member| kind(member) == pg_sys::RELKIND_RELATION).collect()
+}
+
+/// A btree of an open table, over all its rows, that begins with these columns in this order.
+///
+/// # Safety
+///
+/// `rel` is open.
+pub unsafe fn index_on(rel: pg_sys::Relation, columns: &[i16]) -> Option<pg_sys::Oid> {
+    // SAFETY: the caller's promise; an index is open while it is looked at.
+    unsafe {
+        oids(pg_sys::RelationGetIndexList(rel)).into_iter().find(|&oid| {
+            let index = pg_sys::RelationIdGetRelation(oid);
+            if index.is_null() {
+                return false;
+            }
+            let form = &*(*index).rd_index;
+            let numbers = form.indkey.values.as_slice(usize::try_from(form.indnkeyatts).unwrap_or(0));
+            let is_whole = pg_sys::heap_attisnull(
+                (*index).rd_indextuple,
+                pg_sys::Anum_pg_index_indpred as i32,
+                std::ptr::null_mut(),
+            );
+            let is_btree = (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID;
+            let serves = is_btree && form.indisvalid && is_whole && numbers.starts_with(columns);
+            pg_sys::RelationClose(index);
+            serves
+        })
+    }
 }
 
 /// A relation, locked until the end of the transaction, and all its partitions, it first.

@@ -23,24 +23,14 @@ const PINNED: [(&std::ffi::CStr, &std::ffi::CStr); 12] = [
 
 /// Runs `work` under the pinned settings.
 pub fn pinned<T>(work: impl FnOnce() -> T) -> T {
-    with(&PINNED, work)
-}
-
-/// Runs `work` where a query that asks for an order is planned by the index that has it, whatever the statistics make of the
-/// alternative: sorting all that comes behind a place, for each page anew.
-pub fn unsorted<T>(work: impl FnOnce() -> T) -> T {
-    with(&[(c"enable_sort", c"off")], work)
-}
-
-fn with<T>(settings: &[(&std::ffi::CStr, &std::ffi::CStr)], work: impl FnOnce() -> T) -> T {
     // SAFETY: the nest level is closed below, or by Postgres when the transaction aborts.
     let level = unsafe { pg_sys::NewGUCNestLevel() };
-    for (name, value) in settings {
+    for (name, value) in PINNED {
         // SAFETY: both are C strings; the settings exist in every supported version, and the text of one is looked at
         // before the next call. What is so already is left alone: abbreviations are read from a file.
         unsafe {
             let now = pg_sys::GetConfigOption(name.as_ptr(), true, false);
-            if !now.is_null() && std::ffi::CStr::from_ptr(now) == *value {
+            if !now.is_null() && std::ffi::CStr::from_ptr(now) == value {
                 continue;
             }
             pg_sys::set_config_option(

@@ -10,7 +10,7 @@ use std::ffi::CString;
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
 
 use super::ephemeral::Ephemeral;
-use super::{rights, settings};
+use super::rights;
 
 /// A bound value.
 #[derive(Clone, Copy)]
@@ -32,11 +32,6 @@ impl Param {
         Self { typid: pg_sys::OIDOID, value: Some(pg_sys::Datum::from(value)) }
     }
 
-    /// An `oid[]` in the current memory context.
-    pub fn oid_array(values: &[pg_sys::Oid]) -> Self {
-        Self { typid: pg_sys::OIDARRAYOID, value: pgrx::IntoDatum::into_datum(values.to_vec()) }
-    }
-
     /// A `bigint[]` in the current memory context.
     pub fn int8_array(values: &[i64]) -> Self {
         Self { typid: pg_sys::INT8ARRAYOID, value: pgrx::IntoDatum::into_datum(values.to_vec()) }
@@ -49,7 +44,12 @@ pub struct Row<'a> {
     nulls: &'a [bool],
 }
 
-impl Row<'_> {
+impl<'a> Row<'a> {
+    /// As many values as flags that they are NULL.
+    pub fn new(values: &'a [pg_sys::Datum], nulls: &'a [bool]) -> Self {
+        Self { values, nulls }
+    }
+
     /// The column's datum, or nothing for NULL.
     pub fn get(&self, column: usize) -> Option<pg_sys::Datum> {
         (!self.nulls[column]).then(|| self.values[column])
@@ -157,14 +157,14 @@ impl Drop for Running {
 /// Runs one SELECT read-only under the active snapshot and passes its rows to `each`, until that
 /// returns false. What `each` allocates from Postgres is freed after each row.
 ///
-/// It is planned once, whatever the values: an index must be the only way that makes sense.
+/// It is planned once, whatever the values.
 pub fn query(sql: &str, params: &[Param], each: &mut dyn FnMut(&Row<'_>) -> bool) {
-    Query { sql, params, relations: &[], is_ours: false }.run_planned(Planned::Once, each);
+    Query { sql, params, relations: &[], is_ours: false }.execute(Planned::Once, each);
 }
 
 /// When a query is planned.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Planned {
+enum Planned {
     /// For the values of each call: whether an index serves depends on them.
     EachTime,
     /// Once for all values.
@@ -203,15 +203,7 @@ impl Query<'_> {
     /// Runs it read-only under the active snapshot and passes its rows to `each`, until that returns false. What
     /// `each` allocates from Postgres is freed after each row.
     pub fn run(&self, each: &mut dyn FnMut(&Row<'_>) -> bool) {
-        self.run_planned(Planned::EachTime, each);
-    }
-
-    /// The same, planned as told.
-    pub fn run_planned(&self, planned: Planned, each: &mut dyn FnMut(&Row<'_>) -> bool) {
-        match planned {
-            Planned::EachTime => self.execute(planned, each),
-            Planned::Once => settings::unsorted(|| self.execute(planned, each)),
-        }
+        self.execute(Planned::EachTime, each);
     }
 
     fn execute(&self, planned: Planned, each: &mut dyn FnMut(&Row<'_>) -> bool) {

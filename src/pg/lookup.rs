@@ -1,0 +1,114 @@
+//! Rows by a table's own index, without a query: starting one takes longer than finding that nothing is new.
+
+use pgrx::pg_sys;
+
+use super::memory::Scratch;
+use super::relation;
+use super::spi::Row;
+
+/// A comparison of a column with a value.
+#[derive(Clone, Copy)]
+pub struct Key {
+    column: i16,
+    strategy: u32,
+    function: u32,
+    value: pg_sys::Datum,
+}
+
+/// Values of `bigint` and `xid8` are 64-bit words both.
+impl Key {
+    /// An `oid` column is this one.
+    pub fn oid(column: i16, value: pg_sys::Oid) -> Self {
+        Self { column, strategy: pg_sys::BTEqualStrategyNumber, function: pg_sys::F_OIDEQ, value: value.into() }
+    }
+
+    /// A `bigint` column is not below this.
+    pub fn int8_from(column: i16, value: u64) -> Self {
+        let value = i64::try_from(value).unwrap_or(i64::MAX).into();
+        Self { column, strategy: pg_sys::BTGreaterEqualStrategyNumber, function: pg_sys::F_INT8GE, value }
+    }
+
+    /// A `bigint` column is this.
+    pub fn int8(column: i16, value: u64) -> Self {
+        let value = i64::try_from(value).unwrap_or(i64::MAX).into();
+        Self { column, strategy: pg_sys::BTEqualStrategyNumber, function: pg_sys::F_INT8EQ, value }
+    }
+
+    /// A `bigint` column is above this.
+    pub fn int8_above(column: i16, value: i64) -> Self {
+        let value = value.into();
+        Self { column, strategy: pg_sys::BTGreaterStrategyNumber, function: pg_sys::F_INT8GT, value }
+    }
+
+    /// An `xid8` column is not below this.
+    pub fn xid8_from(column: i16, value: u64) -> Self {
+        let value = pg_sys::Datum::from(value);
+        Self { column, strategy: pg_sys::BTGreaterEqualStrategyNumber, function: pg_sys::F_XID8GE, value }
+    }
+
+    /// An `xid8` column is this.
+    pub fn xid8(column: i16, value: u64) -> Self {
+        Self {
+            column,
+            strategy: pg_sys::BTEqualStrategyNumber,
+            function: pg_sys::F_XID8EQ,
+            value: pg_sys::Datum::from(value),
+        }
+    }
+}
+
+/// Whether there is such a row.
+pub fn has(table: pg_sys::Oid, keys: &[Key]) -> bool {
+    let mut found = false;
+    rows(table, keys, &mut |_| {
+        found = true;
+        false
+    });
+    found
+}
+
+/// Passes the rows of a table, none of its partitions', to `each` until that returns false: those that the active snapshot sees and all
+/// keys hold for. A row has all columns, by number from 1, in the places from 0. What `each` allocates from Postgres is freed after
+/// each row.
+///
+/// An index that begins with the keys' columns gives them in its order; without one the table is read.
+pub fn rows(table: pg_sys::Oid, keys: &[Key], each: &mut dyn FnMut(&Row<'_>) -> bool) {
+    // SAFETY: what is opened is closed below, or by Postgres when an error ends the transaction; a tuple lives until the
+    // next one is fetched, and its arrays have room for all columns.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let rel = pg_sys::table_open(table, lock);
+        let mut scan_keys: Vec<pg_sys::ScanKeyData> = Vec::with_capacity(keys.len());
+        for key in keys {
+            let mut scan_key = pg_sys::ScanKeyData::default();
+            let strategy = key.strategy as pg_sys::StrategyNumber;
+            pg_sys::ScanKeyInit(&mut scan_key, key.column, strategy, key.function.into(), key.value);
+            scan_keys.push(scan_key);
+        }
+        let columns: Vec<i16> = keys.iter().map(|key| key.column).collect();
+        let index = if keys.is_empty() { None } else { relation::index_on(rel, &columns) };
+        let scan = pg_sys::systable_beginscan(
+            rel,
+            index.unwrap_or(pg_sys::InvalidOid),
+            index.is_some(),
+            pg_sys::GetActiveSnapshot(),
+            i32::try_from(keys.len()).unwrap_or(0),
+            scan_keys.as_mut_ptr(),
+        );
+        let width = usize::try_from((*(*rel).rd_att).natts).unwrap_or(0);
+        let (mut values, mut nulls) = (vec![pg_sys::Datum::from(0usize); width], vec![true; width]);
+        let mut memory = Scratch::new();
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            pg_sys::heap_deform_tuple(tuple, (*rel).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
+            if !memory.run(|| each(&Row::new(&values, &nulls))) {
+                break;
+            }
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(rel, pg_sys::NoLock as pg_sys::LOCKMODE);
+    }
+}
