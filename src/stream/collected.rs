@@ -169,7 +169,7 @@ impl Collected {
         }
         let Some(net) = self.net(plan) else { return };
         if passes(member, net, area, &change) {
-            return net.pass();
+            return if matches!(change, RowChange::Delete(_)) { net.pass_delete() } else { net.pass() };
         }
         let mut copied = Copied { bytes: 0, is_plain: true };
         let applied = area.run(|| apply(member, change, &mut copied));
@@ -198,11 +198,10 @@ impl Collected {
         };
         let root = pg_sys::Oid::from(relation.value() as u32);
         let Some(plan) = relations.plan(shapes, root).filter(|_| !self.is_echo) else { return };
-        if self.net(&plan).is_none() {
-            return;
-        }
+        let Some(net) = self.net(&plan) else { return };
+        let (enters, went) = (kind.value() as u8 == b'e', kind.value() as u8 == b'd');
         let mut size = OVERHEAD;
-        let (key, was) = area.run(|| {
+        let (key, was, is_wanted) = area.run(|| {
             let bytes = image::bytea(old);
             size += bytes.len();
             let mut cells: Cells = vec![Cell::Unlogged; plan.columns.len()];
@@ -214,14 +213,18 @@ impl Collected {
                     cells[place] = told.value.map_or(Cell::Null, Cell::Value);
                 }
             }
-            (key_text(&plan, &cells), cells)
+            let is_wanted = !went || wants(&plan, |place| cells[place]);
+            let key = if is_wanted || !net.is_empty() { Some(key_text(&plan, &cells)) } else { None };
+            (key, cells, is_wanted)
         });
-        self.size += size;
-        let enters = kind.value() as u8 == b'e';
-        match (key, self.net(&plan)) {
-            (Some(key), Some(net)) => net.log(&key, seq.value() as i64, (!enters).then_some(was)),
-            (None, Some(_)) => self.make_stale(plan.shapes(), Reason::Schema),
-            (_, None) => {}
+        match key {
+            None => net.pass_log(),
+            Some(Some(key)) if !is_wanted && !net.has(&key) => net.pass_log(),
+            Some(Some(key)) => {
+                net.log(&key, seq.value() as i64, (!enters).then_some(was));
+                self.size += size;
+            }
+            Some(None) => self.make_stale(plan.shapes(), Reason::Schema),
         }
     }
 
@@ -287,6 +290,9 @@ impl Collected {
     /// Writes what the shapes' clients have to do; the shapes that they are up to date with then.
     pub fn finish(&mut self, options: &Options, area: Area, out: &mut Batches) -> Vec<usize> {
         let nets = std::mem::take(&mut self.nets);
+        for (plan, _) in nets.iter().filter(|(_, net)| !net.is_explained()) {
+            self.make_stale(plan.shapes(), Reason::Schema);
+        }
         let tables: Vec<Table> =
             nets.into_iter().filter(|(_, net)| !net.is_empty()).map(|(plan, net)| (plan, net.finish())).collect();
         let is_touched = |&shape: &usize| {
@@ -321,27 +327,37 @@ enum Applied {
     Delete(Vec<u8>),
 }
 
+/// Whether a shape may want a row; only a selective plan tells that it does not.
+fn wants(plan: &Plan, read: impl Fn(usize) -> Cell<pg_sys::Datum>) -> bool {
+    let is_wanted = |taken: &Taken| {
+        let mut columns = Vec::with_capacity(taken.filter.len());
+        for &place in &taken.filter {
+            let column = &plan.columns[place];
+            let value = match read(place) {
+                Cell::Unlogged => return true,
+                Cell::Value(value) if !decoding::is_plain(value, column.storage) => return true,
+                cell => datum(&cell),
+            };
+            columns.push((column.number, value));
+        }
+        taken.condition.as_ref().is_none_or(|condition| condition.holds(columns))
+    };
+    !plan.is_selective || plan.uses.iter().any(|used| used.taken.as_ref().is_none_or(is_wanted))
+}
+
 /// Whether a change need not be kept: see [`Net::pass`].
 fn passes(member: &Member, net: &Net<pg_sys::Datum>, area: Area, change: &RowChange<'_>) -> bool {
     let plan = &member.plan;
-    let (RowChange::Insert(row) | RowChange::Update(None, row)) = *change else { return false };
-    if !plan.is_selective || row.has_external() {
+    let (row, went) = match *change {
+        RowChange::Insert(row) | RowChange::Update(None, row) => (row, false),
+        RowChange::Delete(Some(old)) => (old, true),
+        _ => return false,
+    };
+    if !plan.is_selective || !went && row.has_external() {
         return false;
     }
     let read = |place: usize| row.cell(member.numbers[place], plan.columns[place].storage);
-    let is_wanted = |used: &relations::Use| {
-        used.taken.as_ref().is_none_or(|taken| {
-            let mut is_plain = true;
-            let columns = taken.filter.iter().map(|&place| {
-                let value = datum(&read(place));
-                is_plain &= value.is_none_or(|value| decoding::is_plain(value, plan.columns[place].storage));
-                (plan.columns[place].number, value)
-            });
-            let columns: Vec<_> = columns.collect();
-            !is_plain || taken.condition.as_ref().is_none_or(|condition| condition.holds(columns))
-        })
-    };
-    if plan.uses.iter().any(is_wanted) {
+    if !went && wants(plan, read) {
         return false;
     }
     // Nothing was told of any key, or not of this one.

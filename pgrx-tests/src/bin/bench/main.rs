@@ -31,6 +31,9 @@ fn main() {
     if is_wanted("decode") {
         decode::measure(&install, &mut report, quick);
     }
+    if is_wanted("decode-memory") {
+        decode::measure_memory(&install, &mut report, quick);
+    }
     if is_wanted("pull") {
         report = pulls(&install, report, scale);
     }
