@@ -10,15 +10,14 @@ use syncline_delta::stream::net::{Cell, Decision, Net, Outcome};
 use syncline_delta::stream::object::{self, Batches};
 use syncline_delta::stream::options::Options;
 
+use super::applied::{Applied, Cells, apply, datum, key_text, passes, wants};
 use super::memory;
 use super::relations::{self, Known, Member, Plan, Relations, Taken};
-use crate::pg::decoding::{self, Copied, Opened, RowChange, Tuple};
+use crate::pg::decoding::{Copied, Opened, RowChange, Tuple};
 use crate::pg::guard;
 use crate::pg::image;
 use crate::pg::memory::Area;
 use crate::pg::{function, settings};
-
-type Cells = Vec<Cell<pg_sys::Datum>>;
 
 /// Columns of internal tables, by attribute number.
 mod column {
@@ -316,123 +315,6 @@ impl Collected {
         changes.into_iter().for_each(|batches| out.append(batches));
         out.append(std::mem::take(&mut self.messages));
         (0..self.stale.len()).filter(|&shape| self.stale[shape].is_none()).collect()
-    }
-}
-
-/// A row change, with copies of what is needed of it.
-enum Applied {
-    Insert(Vec<u8>, Cells),
-    /// The key that it had, if the log tells one, and the one that it has.
-    Update(Option<Vec<u8>>, Vec<u8>, Cells),
-    Delete(Vec<u8>),
-}
-
-/// Whether a shape may want a row; only a selective plan tells that it does not.
-fn wants(plan: &Plan, read: impl Fn(usize) -> Cell<pg_sys::Datum>) -> bool {
-    let is_wanted = |taken: &Taken| {
-        let mut columns = Vec::with_capacity(taken.filter.len());
-        for &place in &taken.filter {
-            let column = &plan.columns[place];
-            let value = match read(place) {
-                Cell::Unlogged => return true,
-                Cell::Value(value) if !decoding::is_plain(value, column.storage) => return true,
-                cell => datum(&cell),
-            };
-            columns.push((column.number, value));
-        }
-        taken.condition.as_ref().is_none_or(|condition| condition.holds(columns))
-    };
-    !plan.is_selective || plan.uses.iter().any(|used| used.taken.as_ref().is_none_or(is_wanted))
-}
-
-/// Whether a change need not be kept: see [`Net::pass`].
-fn passes(member: &Member, net: &Net<pg_sys::Datum>, area: Area, change: &RowChange<'_>) -> bool {
-    let plan = &member.plan;
-    let (row, went) = match *change {
-        RowChange::Insert(row) | RowChange::Update(None, row) => (row, false),
-        RowChange::Delete(Some(old)) => (old, true),
-        _ => return false,
-    };
-    if !plan.is_selective || !went && row.has_external() {
-        return false;
-    }
-    let read = |place: usize| row.cell(member.numbers[place], plan.columns[place].storage);
-    if !went && wants(plan, read) {
-        return false;
-    }
-    // Nothing was told of any key, or not of this one.
-    net.is_empty() || area.run(|| key_of(plan, |place| datum(&read(place)))).is_some_and(|key| !net.has(&key))
-}
-
-/// Takes a change apart; nothing if the log does not tell its key.
-fn apply(member: &Member, change: RowChange<'_>, copied: &mut Copied) -> Option<Applied> {
-    let plan = &member.plan;
-    let storage = |place: usize| plan.columns[place].storage;
-    let copy =
-        |cells: &mut Cells| decoding::copy(cells.iter_mut().zip(plan.columns.iter().map(|column| column.storage)));
-    let new_cells = |row: Tuple<'_>| -> Cells {
-        let mut deformed = member.deformed.borrow_mut();
-        deformed.read(row);
-        (0..plan.columns.len()).map(|place| deformed.cell(member.numbers[place], storage(place))).collect()
-    };
-    let read = |row: Tuple<'_>, place: usize| row.cell(member.numbers[place], storage(place));
-    // Of an old row only the key is in the log, unless the table logs all of it.
-    let old_cells = |row: Tuple<'_>| -> Cells {
-        let cell = |place: usize| {
-            if member.logs_all || plan.key.contains(&place) { read(row, place) } else { Cell::Unlogged }
-        };
-        (0..plan.columns.len()).map(cell).collect()
-    };
-    match change {
-        RowChange::Insert(row) => {
-            let mut cells = new_cells(row);
-            *copied = copy(&mut cells);
-            Some(Applied::Insert(key_text(plan, &cells)?, cells))
-        }
-        RowChange::Update(old, new) => {
-            let old = old.map(old_cells);
-            let mut cells = new_cells(new);
-            for (cell, old) in cells.iter_mut().zip(old.iter().flatten()) {
-                if matches!(cell, Cell::Unlogged) {
-                    *cell = *old;
-                }
-            }
-            *copied = copy(&mut cells);
-            let to = key_text(plan, &cells)?;
-            let from = match old {
-                Some(old) => Some(key_text(plan, &old)?),
-                None => None,
-            };
-            Some(Applied::Update(from, to, cells))
-        }
-        RowChange::Delete(old) => Some(Applied::Delete(key_text(plan, &old_cells(old?))?)),
-    }
-}
-
-/// The key of a row; nothing if a column of it is not known.
-fn key_text(plan: &Plan, cells: &Cells) -> Option<Vec<u8>> {
-    key_of(plan, |place| datum(&cells[place]))
-}
-
-/// The same of columns that are not all read.
-fn key_of(plan: &Plan, value: impl Fn(usize) -> Option<pg_sys::Datum>) -> Option<Vec<u8>> {
-    if !plan.key.iter().all(|&place| value(place).is_some()) {
-        return None;
-    }
-    let mut text = Vec::with_capacity(64);
-    let write = || plan.key_text.write(&mut text, value);
-    if plan.is_key_plain {
-        write()
-    } else {
-        settings::pinned(write)
-    }
-    Some(text)
-}
-
-fn datum(cell: &Cell<pg_sys::Datum>) -> Option<pg_sys::Datum> {
-    match cell {
-        Cell::Value(datum) => Some(*datum),
-        Cell::Null | Cell::Unlogged => None,
     }
 }
 

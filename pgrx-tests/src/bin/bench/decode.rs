@@ -135,7 +135,7 @@ pub fn measure(install: &Install, report: &mut Report, quick: bool) {
     let mut decoding = Decoding::new(&cluster, quick);
     decoding.find_peers();
     let sizes: &[(u32, u32)] = if quick {
-        &[(10, 200), (1000, 200), (10, 2000)]
+        &[(1, 200), (10, 200), (1000, 200), (10, 2000)]
     } else {
         &[(1, 200), (10, 200), (1000, 200), (1, 2000), (10, 2000), (1000, 2000)]
     };
@@ -223,17 +223,16 @@ impl<'a> Decoding<'a> {
         command.args(["--start", "--no-loop", "-F", "0", "-f", "/dev/null", "-S", slot]);
         command.args(options.iter().flat_map(|option| ["-o", option]));
         let client = command.stdin(Stdio::null()).spawn().expect("pg_recvlogical runs");
+        let mut running = Running { client, walsender: 0 };
         let sql =
             format!("SELECT coalesce(max(active_pid), 0)::text FROM pg_replication_slots WHERE slot_name = '{slot}'");
         let start = Instant::now();
-        loop {
-            let walsender = self.ask(&sql).parse().expect("a pid");
-            if walsender != 0 {
-                return Running { client, walsender };
-            }
+        while running.walsender == 0 {
             assert!(start.elapsed() < PATIENCE, "slot {slot} is not read");
             thread::sleep(Duration::from_millis(1));
+            running.walsender = self.ask(&sql).parse().expect("a pid");
         }
+        running
     }
 
     /// Waits until a walsender has sent what lies before a position.
