@@ -6,7 +6,7 @@ use syncline_delta::stream::net::{Cell, Net};
 use super::relations::{Member, Plan, Taken};
 use crate::pg::decoding::{self, Copied, RowChange, Tuple};
 use crate::pg::memory::Area;
-use crate::pg::settings;
+use crate::pg::{image, settings};
 
 /// The columns of a row, as a plan has them.
 pub type Cells = Vec<Cell<pg_sys::Datum>>;
@@ -24,17 +24,15 @@ pub enum Applied {
 /// Whether a shape may want a row; only a selective plan tells that it does not.
 pub fn wants(plan: &Plan, read: impl Fn(usize) -> Cell<pg_sys::Datum>) -> bool {
     let is_wanted = |taken: &Taken| {
-        let mut columns = Vec::with_capacity(taken.filter.len());
-        for &place in &taken.filter {
+        let mut is_told = true;
+        let columns = taken.filter.iter().map(|&place| {
             let column = &plan.columns[place];
-            let value = match read(place) {
-                Cell::Unlogged => return true,
-                Cell::Value(value) if !decoding::is_plain(value, column.storage) => return true,
-                cell => datum(&cell),
-            };
-            columns.push((column.number, value));
-        }
-        taken.condition.as_ref().is_none_or(|condition| condition.holds(columns))
+            let value = datum(&read(place)).filter(|&value| decoding::is_plain(value, column.storage));
+            is_told &= value.is_some() || matches!(read(place), Cell::Null);
+            (column.number, value)
+        });
+        let holds = taken.condition.as_ref().is_none_or(|condition| condition.holds(columns));
+        holds || !is_told
     };
     !plan.is_selective || plan.uses.iter().any(|used| used.taken.as_ref().is_none_or(is_wanted))
 }
@@ -101,6 +99,20 @@ pub fn apply(member: &Member, change: RowChange<'_>, copied: &mut Copied) -> Opt
         }
         RowChange::Delete(old) => Some(Applied::Delete(key_text(plan, &old_cells(old?))?)),
     }
+}
+
+/// The columns of an old row in the log.
+pub fn logged_cells(plan: &Plan, bytes: &[u8]) -> Cells {
+    let mut cells = vec![Cell::Unlogged; plan.columns.len()];
+    let find = |number: i16| plan.columns.iter().position(|column| column.number == number);
+    for told in image::decode(bytes, |number| find(number).is_some_and(|place| plan.columns[place].storage.by_value)) {
+        if let Some(place) = find(told.attribute)
+            && plan.columns[place].storage.typid == told.typid
+        {
+            cells[place] = told.value.map_or(Cell::Null, Cell::Value);
+        }
+    }
+    cells
 }
 
 /// The key of a row; nothing if a column of it is not known.

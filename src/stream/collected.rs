@@ -10,7 +10,7 @@ use syncline_delta::stream::net::{Cell, Decision, Net, Outcome};
 use syncline_delta::stream::object::{self, Batches};
 use syncline_delta::stream::options::Options;
 
-use super::applied::{Applied, Cells, apply, datum, key_text, passes, wants};
+use super::applied::{Applied, apply, datum, key_text, logged_cells, passes, wants};
 use super::memory;
 use super::relations::{self, Known, Member, Plan, Relations, Taken};
 use crate::pg::decoding::{Copied, Opened, RowChange, Tuple};
@@ -201,17 +201,10 @@ impl Collected {
         let (enters, went) = (kind.value() as u8 == b'e', kind.value() as u8 == b'd');
         let mut size = OVERHEAD;
         let (key, was, is_wanted) = area.run(|| {
-            let bytes = image::bytea(old);
-            size += bytes.len();
-            let mut cells: Cells = vec![Cell::Unlogged; plan.columns.len()];
-            let find = |number: i16| plan.columns.iter().position(|column| column.number == number);
-            for told in image::decode(&bytes, |n| find(n).is_some_and(|place| plan.columns[place].storage.by_value)) {
-                if let Some(place) = find(told.attribute)
-                    && plan.columns[place].storage.typid == told.typid
-                {
-                    cells[place] = told.value.map_or(Cell::Null, Cell::Value);
-                }
-            }
+            let cells = image::with_bytea(old, |bytes| {
+                size += bytes.len();
+                logged_cells(&plan, bytes)
+            });
             let is_wanted = !went || wants(&plan, |place| cells[place]);
             let key = if is_wanted || !net.is_empty() { Some(key_text(&plan, &cells)) } else { None };
             (key, cells, is_wanted)

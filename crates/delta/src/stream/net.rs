@@ -12,7 +12,7 @@ use std::rc::Rc;
 use super::Reason;
 
 /// Keys that there is room for from the first on.
-const FEW: usize = 14;
+const FEW: usize = 7;
 
 /// The value of a column, as far as the write-ahead log tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use crate::snapshot::Xid;
 pub const BATCH: usize = 64 << 10;
 
 /// The room that a text begins with.
-const FIRST: usize = 4 << 10;
+const FIRST: usize = 1 << 10;
 
 /// Objects, one a line, in texts of at most [`BATCH`] bytes; none is split.
 #[derive(Debug, Default)]
