@@ -22,6 +22,8 @@ PACKAGES = postgresql-15 postgresql-server-dev-15 libclang-14-dev build-essentia
 # Debian's Node 18 will do; whoever has another one keeps it.
 NODE = $(if $(and $(shell command -v node),$(shell command -v npm)),,nodejs npm)
 PIP = $(if $(or $(filter 15 17,$(PG)),$(shell command -v pip)),,python3-pip)
+# Peers of the output plugin. A server that was fetched has none of them, and is measured without.
+BENCH_PACKAGES = $(if $(filter 15,$(PG)),postgresql-15-wal2json postgresql-15-decoderbufs)
 DJANGO_PACKAGES = python3-django python3-psycopg2 pgbouncer
 ACTIVERECORD_PACKAGES = ruby-activerecord ruby-pg pgbouncer
 MUTANTS = $(CURDIR)/target/mutants/release/libsyncline.so
@@ -184,7 +186,8 @@ demo: build ## follows this machine's package index while it changes and the ser
 	@echo "== demo"
 	@cargo run --release -q -p syncline-tests --bin demo
 
-bench: build ## measures against peers; QUICK=1 with fewer rows, ONLY=control,write,first,delta,pull these parts
+bench: build ## measures against peers; QUICK=1 with fewer rows, ONLY=write,pull these parts
+	@$(if $(BENCH_PACKAGES),$(call packages,$(BENCH_PACKAGES)))
 	@echo "== bench"
 	@cargo run --release -q -p syncline-tests --bin bench
 

@@ -159,7 +159,8 @@ fn key_text(relation: &Relation, columns: &[image::Column]) -> Vec<u8> {
 /// The columns that are read of a log row.
 pub fn told(used: &Use<'_>, old: &[u8]) -> Option<Vec<image::Column>> {
     let attribute = |number: i16| used.relation.numbered(number).filter(|_| used.columns.contains(&number));
-    let mut columns = image::decode(old, |number| attribute(number).is_some_and(|a| a.storage.by_value));
+    let decoded = image::decode(old, |number| attribute(number).is_some_and(|a| a.storage.by_value));
+    let mut columns: Vec<_> = decoded.collect();
     columns.retain(|column| attribute(column.attribute).is_some());
     let typed = |column: &image::Column| attribute(column.attribute).is_some_and(|a| a.storage.typid == column.typid);
     (columns.len() == used.columns.len() && columns.iter().all(typed)).then_some(columns)
@@ -168,8 +169,8 @@ pub fn told(used: &Use<'_>, old: &[u8]) -> Option<Vec<image::Column>> {
 /// Who had written the row before.
 fn old_version(relation: &Relation, old: &[u8]) -> Option<Xid> {
     let version = relation.version()?.number;
-    let columns = image::decode(old, |number| number == version);
-    columns.into_iter().find(|column| column.attribute == version)?.value.map(|datum| datum.value() as Xid)
+    let mut columns = image::decode(old, |number| number == version);
+    columns.find(|column| column.attribute == version)?.value.map(|datum| datum.value() as Xid)
 }
 
 /// Ranges of transactions that `since` does not see and that may have log rows: from, and up to but not with.

@@ -258,6 +258,34 @@ fn a_transaction_larger_than_the_memory_for_it_is_pulled() {
 }
 
 #[test]
+fn rows_that_no_shape_wants_take_none_of_that_memory() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    run(&mut client, TABLES);
+    run(&mut client, "SET syncline.stream_memory = '1MB'");
+    let mut slot = Slot::new(&mut client, "s", &[("a", ALL)]);
+    let many = "INSERT INTO t SELECT g, 2, g, 'ok', g FROM generate_series(100, 20000) g";
+    slot.tell(
+        &mut client,
+        &[
+            (many, &[]),
+            ("UPDATE t SET n = -1 WHERE f = 2", &[]),
+            // Among them is one that comes, and one that is known by then.
+            (
+                "BEGIN; UPDATE t SET f = 1 WHERE id = 100; UPDATE t SET n = -2 WHERE id > 50; UPDATE t SET f = 2 WHERE id = 3; COMMIT",
+                &[
+                    r#"delete a t {"id": 3}"#,
+                    r#"upsert a t {"f": 1, "m": "ok", "n": -2, "u": 100, "id": 100}"#,
+                    "commit a",
+                ],
+            ),
+            ("DELETE FROM t WHERE id > 50", &[r#"delete a t {"id": 100}"#, "commit a"]),
+        ],
+    );
+}
+
+#[test]
 fn code_of_users_types_does_not_run_while_decoding() {
     let install = Install::new();
     let cluster = Cluster::start(&install);

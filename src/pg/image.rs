@@ -60,18 +60,17 @@ pub struct Column {
 }
 
 /// Reads what [`encode`] wrote; stops at the first column that is cut off.
-pub fn decode(mut bytes: &[u8], by_value: impl Fn(i16) -> bool) -> Vec<Column> {
-    let mut columns = Vec::new();
-    while let Some((head, rest)) = bytes.split_first_chunk::<10>() {
+pub fn decode(mut bytes: &[u8], by_value: impl Fn(i16) -> bool) -> impl Iterator<Item = Column> {
+    std::iter::from_fn(move || {
+        let (head, rest) = bytes.split_first_chunk::<10>()?;
         let attribute = i16::from_le_bytes([head[0], head[1]]);
         let typid = pg_sys::Oid::from(u32::from_le_bytes([head[2], head[3], head[4], head[5]]));
         let length = i32::from_le_bytes([head[6], head[7], head[8], head[9]]);
         let Ok(length) = usize::try_from(length) else {
-            columns.push(Column { attribute, typid, value: None });
             bytes = rest;
-            continue;
+            return Some(Column { attribute, typid, value: None });
         };
-        let Some((body, rest)) = rest.split_at_checked(length) else { break };
+        let (body, rest) = rest.split_at_checked(length)?;
         let value = match <[u8; 8]>::try_from(body) {
             Ok(word) if by_value(attribute) => pg_sys::Datum::from(u64::from_le_bytes(word) as usize),
             // SAFETY: palloc gives aligned memory of that many bytes; both ranges are live and distinct.
@@ -81,10 +80,19 @@ pub fn decode(mut bytes: &[u8], by_value: impl Fn(i16) -> bool) -> Vec<Column> {
                 pg_sys::Datum::from(copy)
             },
         };
-        columns.push(Column { attribute, typid, value: Some(value) });
         bytes = rest;
+        Some(Column { attribute, typid, value: Some(value) })
+    })
+}
+
+/// Hands over the bytes of a `bytea` datum where they stand; a copy, where it takes one, goes with the current memory context.
+pub fn with_bytea<T>(datum: pg_sys::Datum, each: impl FnOnce(&[u8]) -> T) -> T {
+    // SAFETY: the datum is a non-null bytea, which lives as long as the tuple that it was read from.
+    unsafe {
+        let plain = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        let data = pgrx::varlena::vardata_any(plain).cast::<u8>();
+        each(std::slice::from_raw_parts(data, pgrx::varlena::varsize_any_exhdr(plain)))
     }
-    columns
 }
 
 /// The bytes of a `bytea` datum.

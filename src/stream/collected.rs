@@ -10,15 +10,14 @@ use syncline_delta::stream::net::{Cell, Decision, Net, Outcome};
 use syncline_delta::stream::object::{self, Batches};
 use syncline_delta::stream::options::Options;
 
+use super::applied::{Applied, apply, datum, key_text, logged_cells, passes, wants};
 use super::memory;
 use super::relations::{self, Known, Member, Plan, Relations, Taken};
-use crate::pg::decoding::{self, Copied, Opened, RowChange, Tuple};
+use crate::pg::decoding::{Copied, Opened, RowChange, Tuple};
 use crate::pg::guard;
 use crate::pg::image;
 use crate::pg::memory::Area;
 use crate::pg::{function, settings};
-
-type Cells = Vec<Cell<pg_sys::Datum>>;
 
 /// Columns of internal tables, by attribute number.
 mod column {
@@ -169,7 +168,7 @@ impl Collected {
         }
         let Some(net) = self.net(plan) else { return };
         if passes(member, net, area, &change) {
-            return net.pass();
+            return if matches!(change, RowChange::Delete(_)) { net.pass_delete() } else { net.pass() };
         }
         let mut copied = Copied { bytes: 0, is_plain: true };
         let applied = area.run(|| apply(member, change, &mut copied));
@@ -198,30 +197,26 @@ impl Collected {
         };
         let root = pg_sys::Oid::from(relation.value() as u32);
         let Some(plan) = relations.plan(shapes, root).filter(|_| !self.is_echo) else { return };
-        if self.net(&plan).is_none() {
-            return;
-        }
+        let Some(net) = self.net(&plan) else { return };
+        let (enters, went) = (kind.value() as u8 == b'e', kind.value() as u8 == b'd');
         let mut size = OVERHEAD;
-        let (key, was) = area.run(|| {
-            let bytes = image::bytea(old);
-            size += bytes.len();
-            let mut cells: Cells = vec![Cell::Unlogged; plan.columns.len()];
-            let find = |number: i16| plan.columns.iter().position(|column| column.number == number);
-            for told in image::decode(&bytes, |n| find(n).is_some_and(|place| plan.columns[place].storage.by_value)) {
-                if let Some(place) = find(told.attribute)
-                    && plan.columns[place].storage.typid == told.typid
-                {
-                    cells[place] = told.value.map_or(Cell::Null, Cell::Value);
-                }
-            }
-            (key_text(&plan, &cells), cells)
+        let (key, was, is_wanted) = area.run(|| {
+            let cells = image::with_bytea(old, |bytes| {
+                size += bytes.len();
+                logged_cells(&plan, bytes)
+            });
+            let is_wanted = !went || wants(&plan, |place| cells[place]);
+            let key = if is_wanted || !net.is_empty() { Some(key_text(&plan, &cells)) } else { None };
+            (key, cells, is_wanted)
         });
-        self.size += size;
-        let enters = kind.value() as u8 == b'e';
-        match (key, self.net(&plan)) {
-            (Some(key), Some(net)) => net.log(&key, seq.value() as i64, (!enters).then_some(was)),
-            (None, Some(_)) => self.make_stale(plan.shapes(), Reason::Schema),
-            (_, None) => {}
+        match key {
+            None => net.pass_log(),
+            Some(Some(key)) if !is_wanted && !net.has(&key) => net.pass_log(),
+            Some(Some(key)) => {
+                net.log(&key, seq.value() as i64, (!enters).then_some(was));
+                self.size += size;
+            }
+            Some(None) => self.make_stale(plan.shapes(), Reason::Schema),
         }
     }
 
@@ -287,6 +282,9 @@ impl Collected {
     /// Writes what the shapes' clients have to do; the shapes that they are up to date with then.
     pub fn finish(&mut self, options: &Options, area: Area, out: &mut Batches) -> Vec<usize> {
         let nets = std::mem::take(&mut self.nets);
+        for (plan, _) in nets.iter().filter(|(_, net)| !net.is_explained()) {
+            self.make_stale(plan.shapes(), Reason::Schema);
+        }
         let tables: Vec<Table> =
             nets.into_iter().filter(|(_, net)| !net.is_empty()).map(|(plan, net)| (plan, net.finish())).collect();
         let is_touched = |&shape: &usize| {
@@ -310,113 +308,6 @@ impl Collected {
         changes.into_iter().for_each(|batches| out.append(batches));
         out.append(std::mem::take(&mut self.messages));
         (0..self.stale.len()).filter(|&shape| self.stale[shape].is_none()).collect()
-    }
-}
-
-/// A row change, with copies of what is needed of it.
-enum Applied {
-    Insert(Vec<u8>, Cells),
-    /// The key that it had, if the log tells one, and the one that it has.
-    Update(Option<Vec<u8>>, Vec<u8>, Cells),
-    Delete(Vec<u8>),
-}
-
-/// Whether a change need not be kept: see [`Net::pass`].
-fn passes(member: &Member, net: &Net<pg_sys::Datum>, area: Area, change: &RowChange<'_>) -> bool {
-    let plan = &member.plan;
-    let (RowChange::Insert(row) | RowChange::Update(None, row)) = *change else { return false };
-    if !plan.is_selective || row.has_external() {
-        return false;
-    }
-    let read = |place: usize| row.cell(member.numbers[place], plan.columns[place].storage);
-    let is_wanted = |used: &relations::Use| {
-        used.taken.as_ref().is_none_or(|taken| {
-            let mut is_plain = true;
-            let columns = taken.filter.iter().map(|&place| {
-                let value = datum(&read(place));
-                is_plain &= value.is_none_or(|value| decoding::is_plain(value, plan.columns[place].storage));
-                (plan.columns[place].number, value)
-            });
-            let columns: Vec<_> = columns.collect();
-            !is_plain || taken.condition.as_ref().is_none_or(|condition| condition.holds(columns))
-        })
-    };
-    if plan.uses.iter().any(is_wanted) {
-        return false;
-    }
-    // Nothing was told of any key, or not of this one.
-    net.is_empty() || area.run(|| key_of(plan, |place| datum(&read(place)))).is_some_and(|key| !net.has(&key))
-}
-
-/// Takes a change apart; nothing if the log does not tell its key.
-fn apply(member: &Member, change: RowChange<'_>, copied: &mut Copied) -> Option<Applied> {
-    let plan = &member.plan;
-    let storage = |place: usize| plan.columns[place].storage;
-    let copy =
-        |cells: &mut Cells| decoding::copy(cells.iter_mut().zip(plan.columns.iter().map(|column| column.storage)));
-    let new_cells = |row: Tuple<'_>| -> Cells {
-        let mut deformed = member.deformed.borrow_mut();
-        deformed.read(row);
-        (0..plan.columns.len()).map(|place| deformed.cell(member.numbers[place], storage(place))).collect()
-    };
-    let read = |row: Tuple<'_>, place: usize| row.cell(member.numbers[place], storage(place));
-    // Of an old row only the key is in the log, unless the table logs all of it.
-    let old_cells = |row: Tuple<'_>| -> Cells {
-        let cell = |place: usize| {
-            if member.logs_all || plan.key.contains(&place) { read(row, place) } else { Cell::Unlogged }
-        };
-        (0..plan.columns.len()).map(cell).collect()
-    };
-    match change {
-        RowChange::Insert(row) => {
-            let mut cells = new_cells(row);
-            *copied = copy(&mut cells);
-            Some(Applied::Insert(key_text(plan, &cells)?, cells))
-        }
-        RowChange::Update(old, new) => {
-            let old = old.map(old_cells);
-            let mut cells = new_cells(new);
-            for (cell, old) in cells.iter_mut().zip(old.iter().flatten()) {
-                if matches!(cell, Cell::Unlogged) {
-                    *cell = *old;
-                }
-            }
-            *copied = copy(&mut cells);
-            let to = key_text(plan, &cells)?;
-            let from = match old {
-                Some(old) => Some(key_text(plan, &old)?),
-                None => None,
-            };
-            Some(Applied::Update(from, to, cells))
-        }
-        RowChange::Delete(old) => Some(Applied::Delete(key_text(plan, &old_cells(old?))?)),
-    }
-}
-
-/// The key of a row; nothing if a column of it is not known.
-fn key_text(plan: &Plan, cells: &Cells) -> Option<Vec<u8>> {
-    key_of(plan, |place| datum(&cells[place]))
-}
-
-/// The same of columns that are not all read.
-fn key_of(plan: &Plan, value: impl Fn(usize) -> Option<pg_sys::Datum>) -> Option<Vec<u8>> {
-    if !plan.key.iter().all(|&place| value(place).is_some()) {
-        return None;
-    }
-    let mut text = Vec::with_capacity(64);
-    let write = || plan.key_text.write(&mut text, value);
-    if plan.is_key_plain {
-        write()
-    } else {
-        settings::pinned(write)
-    }
-    Some(text)
-}
-
-fn datum(cell: &Cell<pg_sys::Datum>) -> Option<pg_sys::Datum> {
-    match cell {
-        Cell::Value(datum) => Some(*datum),
-        Cell::Null | Cell::Unlogged => None,
     }
 }
 

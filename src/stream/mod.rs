@@ -4,6 +4,7 @@
 //! means is decided in `syncline_delta::stream`. Whatever cannot be told exactly makes the shape `stale`: its client pulls.
 //! No error comes from what users do to their tables: it would stop the slot for ever.
 
+mod applied;
 mod collected;
 mod relations;
 

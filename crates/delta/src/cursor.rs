@@ -185,7 +185,13 @@ impl Cursor {
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { system, database, timeline, lsn, epoch, snapshot } = self;
-        let text = format!("{VERSION}.{system}.{database}.{timeline}.{lsn}.{epoch}.{}", visible::print(snapshot));
+        let mut text = VERSION.to_owned();
+        for number in [*system, u64::from(*database), u64::from(*timeline), *lsn, *epoch] {
+            text.push('.');
+            text.push_str(itoa::Buffer::new().format(number));
+        }
+        text.push('.');
+        text.push_str(&visible::print(snapshot));
         write!(f, "{text}.{:08x}", crc32fast::hash(text.as_bytes()))
     }
 }

@@ -6,9 +6,13 @@
 //! without one its key and filter columns are what they were.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 
 use super::Reason;
+
+/// Keys that there is room for from the first on.
+const FEW: usize = 7;
 
 /// The value of a column, as far as the write-ahead log tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,11 +57,13 @@ impl<V> Default for Touch<V> {
 pub struct Net<V> {
     touches: HashMap<Key, Touch<V>>,
     has_passed: bool,
+    passed_deletes: usize,
+    logs: usize,
 }
 
 impl<V> Default for Net<V> {
     fn default() -> Self {
-        Self { touches: HashMap::new(), has_passed: false }
+        Self { touches: HashMap::new(), has_passed: false, passed_deletes: 0, logs: 0 }
     }
 }
 
@@ -84,6 +90,23 @@ impl<V: Copy> Net<V> {
         self.has_passed = true;
     }
 
+    /// Leaves out a row that went, where nothing was told of the key: its log row tells what it was.
+    pub fn pass_delete(&mut self) {
+        self.has_passed = true;
+        self.passed_deletes += 1;
+    }
+
+    /// Leaves out the log row of a row that went, where nothing was told of the key and no shape wanted the row. Should the
+    /// key come back, the next log row of it says that it was not there, which no shape tells from this one.
+    pub fn pass_log(&mut self) {
+        self.logs += 1;
+    }
+
+    /// Whether there are log rows for all rows that went and were left out.
+    pub fn is_explained(&self) -> bool {
+        self.passed_deletes <= self.logs
+    }
+
     fn key(&self, key: &[u8]) -> Key {
         self.touches.get_key_value(key).map_or_else(|| Rc::from(key), |(key, _)| Rc::clone(key))
     }
@@ -96,19 +119,29 @@ impl<V: Copy> Net<V> {
 
     /// A row came.
     pub fn insert(&mut self, key: &[u8], cells: Vec<Cell<V>>) {
-        let key = self.key(key);
-        self.touch(&key, true).now = Some(Slot { origin: None, cells });
+        self.make_room();
+        let touch = self.touches.entry(Rc::from(key)).or_default();
+        touch.is_new.get_or_insert(true);
+        touch.now = Some(Slot { origin: None, cells });
     }
 
     /// The first change of a key is told, and leaves it as it is; nothing is done if it is not the first.
     fn update_untouched(&mut self, key: &[u8], cells: Vec<Cell<V>>) -> Option<Vec<Cell<V>>> {
-        if self.has(key) {
-            return Some(cells);
+        self.make_room();
+        match self.touches.entry(Rc::from(key)) {
+            Entry::Occupied(_) => Some(cells),
+            Entry::Vacant(entry) => {
+                let now = Some(Slot { origin: Some(Rc::clone(entry.key())), cells });
+                entry.insert(Touch { is_new: Some(false), now, first: None });
+                None
+            }
         }
-        let key: Key = Rc::from(key);
-        let now = Some(Slot { origin: Some(Rc::clone(&key)), cells });
-        self.touches.insert(key, Touch { is_new: Some(false), now, first: None });
-        None
+    }
+
+    fn make_room(&mut self) {
+        if self.touches.is_empty() {
+            self.touches.reserve(FEW);
+        }
     }
 
     /// The row of key `from` is now this one, under key `to`.
@@ -133,14 +166,17 @@ impl<V: Copy> Net<V> {
 
     /// The row went.
     pub fn delete(&mut self, key: &[u8]) {
-        let key = self.key(key);
-        self.touch(&key, false).now = None;
+        self.make_room();
+        let touch = self.touches.entry(Rc::from(key)).or_default();
+        touch.is_new.get_or_insert(false);
+        touch.now = None;
     }
 
     /// A log row of the key: its columns, or that the key was not there; `seq` as in `crate::log::sequence`.
     pub fn log(&mut self, key: &[u8], seq: i64, was: Option<Vec<Cell<V>>>) {
-        let key = self.key(key);
-        let touch = self.touches.entry(key).or_default();
+        self.logs += 1;
+        self.make_room();
+        let touch = self.touches.entry(Rc::from(key)).or_default();
         if touch.first.as_ref().is_none_or(|(first, _)| seq < *first) {
             touch.first = Some((seq, was));
         }
@@ -225,8 +261,8 @@ impl<V: Copy> Outcome<V> {
 
     fn of(key: Key, touch: Touch<V>, has_passed: bool) -> Self {
         let stayed = touch.now.as_ref().is_some_and(|row| row.origin.as_ref() == Some(&key));
-        // A log row without a change is that of one that was left out.
-        let is_new = touch.is_new.or(has_passed.then_some(false));
+        // The first change may have been left out: then its log row alone tells what it found.
+        let is_new = if has_passed && touch.first.is_some() { Some(false) } else { touch.is_new };
         let before = match (is_new, touch.first) {
             (Some(true), _) | (Some(false), Some((_, None))) => Before::Absent,
             (Some(false), Some((_, Some(was)))) => Before::Row(was),

@@ -17,7 +17,7 @@ use crate::snapshot::Xid;
 pub const BATCH: usize = 64 << 10;
 
 /// The room that a text begins with.
-const FIRST: usize = 4 << 10;
+const FIRST: usize = 1 << 10;
 
 /// Objects, one a line, in texts of at most [`BATCH`] bytes; none is split.
 #[derive(Debug, Default)]
@@ -155,14 +155,15 @@ impl Commit<'_> {
     /// The object.
     pub fn object(&self) -> Vec<u8> {
         let Self { cursor, xid, lsn, time, shapes } = self;
-        let mut out = format!(
-            "{{\"op\": \"commit\", \"cursor\": \"{cursor}\", \"value\": {{\"up_to_date\": true, \"xid\": {xid}, \
-             \"commit_lsn\": \"{:X}/{:X}\", \"commit_time\": \"{}\", \"shapes\": [",
-            lsn >> 32,
-            lsn & 0xffff_ffff,
-            timestamp(*time)
-        )
-        .into_bytes();
+        let mut out = Vec::with_capacity(256 + cursor.len());
+        out.extend_from_slice(b"{\"op\": \"commit\", \"cursor\": \"");
+        out.extend_from_slice(cursor.as_bytes());
+        out.extend_from_slice(b"\", \"value\": {\"up_to_date\": true, \"xid\": ");
+        out.extend_from_slice(itoa::Buffer::new().format(*xid).as_bytes());
+        out.extend_from_slice(format!(", \"commit_lsn\": \"{:X}/{:X}", lsn >> 32, lsn & 0xffff_ffff).as_bytes());
+        out.extend_from_slice(b"\", \"commit_time\": \"");
+        timestamp(&mut out, *time);
+        out.extend_from_slice(b"\", \"shapes\": [");
         for (i, shape) in shapes.iter().enumerate() {
             if i > 0 {
                 out.extend_from_slice(b", ");
@@ -174,8 +175,8 @@ impl Commit<'_> {
     }
 }
 
-/// Microseconds since 1970 as ISO 8601 in UTC.
-fn timestamp(micros: i64) -> String {
+/// Appends microseconds since 1970 as ISO 8601 in UTC.
+fn timestamp(out: &mut Vec<u8>, micros: i64) {
     const DAY: i64 = 86_400_000_000;
     let (days, rest) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
     // Days of a calendar whose years begin in March, in eras of 400 years.
@@ -188,10 +189,21 @@ fn timestamp(micros: i64) -> String {
     let month = if month < 10 { month + 3 } else { month - 9 };
     let year = year + era * 400 + i64::from(month <= 2);
     let (seconds, micros) = (rest / 1_000_000, rest % 1_000_000);
-    format!(
-        "{year:04}-{month:02}-{date:02}T{:02}:{:02}:{:02}.{micros:06}Z",
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60
-    )
+    padded(out, year, 4);
+    let parts = [(b'-', month), (b'-', date), (b'T', seconds / 3600), (b':', seconds / 60 % 60), (b':', seconds % 60)];
+    for (between, part) in parts {
+        out.push(between);
+        padded(out, part, 2);
+    }
+    out.push(b'.');
+    padded(out, micros, 6);
+    out.push(b'Z');
+}
+
+/// Appends a number that is not negative, in at least so many digits.
+fn padded(out: &mut Vec<u8>, number: i64, width: usize) {
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(number);
+    out.extend(std::iter::repeat_n(b'0', width.saturating_sub(digits.len())));
+    out.extend_from_slice(digits.as_bytes());
 }

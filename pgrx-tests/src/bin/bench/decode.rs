@@ -128,27 +128,32 @@ struct Decoding<'a> {
     peers: Vec<Reader>,
 }
 
-/// All of it.
+/// Against peers.
 pub fn measure(install: &Install, report: &mut Report, quick: bool) {
     build_floor(install);
-    let cluster = Cluster::start_with(
-        install,
-        &[("shared_buffers", "1GB"), ("max_wal_size", "8GB"), ("autovacuum", "off"), ("checkpoint_timeout", "1h")],
-    );
-    let mut client = allow(&cluster, cluster.connect());
-    client.batch_execute(TABLE).expect("the table can be made");
-    let (rounds, count) = if quick { (3, 20_000) } else { (5, 100_000) };
-    let mut decoding = Decoding { cluster: &cluster, client: cluster.connect(), rounds, count, peers: Vec::new() };
+    let cluster = start(install);
+    let mut decoding = Decoding::new(&cluster, quick);
     decoding.find_peers();
     let sizes: &[(u32, u32)] = if quick {
-        &[(10, 200), (1000, 200), (10, 2000)]
+        &[(1, 200), (10, 200), (1000, 200), (10, 2000)]
     } else {
         &[(1, 200), (10, 200), (1000, 200), (1, 2000), (10, 2000), (1000, 2000)]
     };
     for &(rows, bytes) in sizes {
         decoding.table(report, rows, bytes);
     }
-    decoding.memory(report, if quick { 1_000_000 } else { 10_000_000 });
+}
+
+/// The memory of a walsender over many changes.
+pub fn measure_memory(install: &Install, report: &mut Report, quick: bool) {
+    let cluster = start(install);
+    Decoding::new(&cluster, quick).memory(report, if quick { 1_000_000 } else { 10_000_000 });
+}
+
+fn start(install: &Install) -> Cluster<'_> {
+    let settings =
+        [("shared_buffers", "1GB"), ("max_wal_size", "8GB"), ("autovacuum", "off"), ("checkpoint_timeout", "1h")];
+    Cluster::start_with(install, &settings)
 }
 
 /// A walsender and its client.
@@ -172,7 +177,15 @@ impl Running {
     }
 }
 
-impl Decoding<'_> {
+impl<'a> Decoding<'a> {
+    fn new(cluster: &'a Cluster<'a>, quick: bool) -> Self {
+        let mut client = allow(cluster, cluster.connect());
+        client.batch_execute(TABLE).expect("the table can be made");
+        let (rounds, count) = if quick { (3, 20_000) } else { (5, 50_000) };
+        // With what the database has set meanwhile.
+        Self { cluster, client: cluster.connect(), rounds, count, peers: Vec::new() }
+    }
+
     fn run(&mut self, sql: &str) {
         self.client.batch_execute(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
@@ -210,17 +223,16 @@ impl Decoding<'_> {
         command.args(["--start", "--no-loop", "-F", "0", "-f", "/dev/null", "-S", slot]);
         command.args(options.iter().flat_map(|option| ["-o", option]));
         let client = command.stdin(Stdio::null()).spawn().expect("pg_recvlogical runs");
+        let mut running = Running { client, walsender: 0 };
         let sql =
             format!("SELECT coalesce(max(active_pid), 0)::text FROM pg_replication_slots WHERE slot_name = '{slot}'");
         let start = Instant::now();
-        loop {
-            let walsender = self.ask(&sql).parse().expect("a pid");
-            if walsender != 0 {
-                return Running { client, walsender };
-            }
+        while running.walsender == 0 {
             assert!(start.elapsed() < PATIENCE, "slot {slot} is not read");
             thread::sleep(Duration::from_millis(1));
+            running.walsender = self.ask(&sql).parse().expect("a pid");
         }
+        running
     }
 
     /// Waits until a walsender has sent what lies before a position.
@@ -294,6 +306,10 @@ impl Decoding<'_> {
                 _ => None,
             };
             ratio(0, place, goal);
+            if goal.is_some() {
+                // What no plugin can stay below.
+                ratio(2, place, None);
+            }
         }
     }
 
@@ -316,6 +332,6 @@ impl Decoding<'_> {
         self.stop(running, "live");
         let (early, last) = (taken[taken.len() / 10 - 1], taken[taken.len() - 1]);
         let name = format!("walsender's memory: {changes} changes / a tenth of them");
-        report.ratio("decode", &name, "MB", &[last], &[early], Some(1.1));
+        report.ratio("decode-memory", &name, "MB", &[last], &[early], Some(1.1));
     }
 }

@@ -29,7 +29,7 @@ use syncline_tests::{Cluster, Install};
 const RUNS: usize = 9;
 
 /// What can be run on its own, each in a database of its own.
-const PARTS: [(&str, Part); 7] = [
+const PARTS: [(&str, Part); 8] = [
     ("control", |bench| bench.control()),
     ("write", |bench| bench.write()),
     ("first", |bench| bench.first()),
@@ -37,6 +37,7 @@ const PARTS: [(&str, Part); 7] = [
     ("pull", |bench| bench.pull()),
     ("live", |bench| bench.live()),
     ("decode", |bench| decode::measure(bench.install, &mut bench.report, bench.quick)),
+    ("memory", |bench| decode::measure_memory(bench.install, &mut bench.report, bench.quick)),
 ];
 
 type Part = fn(&mut Bench<'_>);
