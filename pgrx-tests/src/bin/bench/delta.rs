@@ -17,6 +17,13 @@ const QUERY_BY_HAND: &str = "
     UNION ALL
     SELECT to_jsonb(t) FROM $t t WHERE version = ANY ('$xip'::bigint[]) AND version < $xmax AND project >= 0";
 
+/// What brings a client who holds all rows of a table that was made by `table` what has changed.
+pub fn since(table: &str, cursor: &str) -> String {
+    format!(
+        r#"SELECT op, relation, key, value, cursor FROM sync_changes('{cursor}', '{{"tables": {{"{table}": {{"where": "project >= 0"}}}}}}')"#
+    )
+}
+
 impl Bench<'_> {
     /// A few rows, many, and very many, of a table and of one ten times as large.
     pub fn delta(&mut self) {
@@ -70,9 +77,7 @@ impl Bench<'_> {
         self.time(&format!(
             "UPDATE {table}_by_hand SET title = 'changed ' || id, version = pg_current_xact_id()::text::bigint {spread}"
         ));
-        let ours = format!(
-            r#"SELECT op, relation, key, value, cursor FROM sync_changes('{cursor}', '{{"tables": {{"{table}": {{"where": "project >= 0"}}}}}}')"#
-        );
+        let ours = since(table, &cursor);
         let by_hand =
             QUERY_BY_HAND.replace("$t", &format!("{table}_by_hand")).replace("$xmax", xmax).replace("$xip", xip);
         [ours, by_hand].map(|sql| session.client.prepare(&sql).expect("it can be prepared"))

@@ -5,6 +5,7 @@
 mod bulk;
 mod charts;
 mod control;
+mod curves;
 mod delta;
 mod first;
 mod live;
@@ -28,20 +29,22 @@ use syncline_tests::{Cluster, Install};
 const RUNS: usize = 9;
 
 /// What can be run on its own, each in a database of its own.
-const PARTS: [(&str, Part); 6] = [
+const PARTS: [(&str, Part); 7] = [
     ("control", |bench| bench.control()),
     ("write", |bench| bench.write()),
     ("first", |bench| bench.first()),
     ("delta", |bench| bench.delta()),
     ("pull", |bench| bench.pull()),
     ("live", |bench| bench.live()),
+    ("curves", |bench| bench.curves()),
 ];
 
 type Part = fn(&mut Bench<'_>);
 
 /// Autovacuum would come at another moment in each run, and so would the images of whole pages after a checkpoint.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 6] = [
     ("full_page_writes", "off"),
+    ("max_prepared_transactions", "1100"),
     ("shared_buffers", "1GB"),
     ("max_wal_size", "8GB"),
     ("checkpoint_timeout", "1h"),
@@ -114,16 +117,24 @@ impl Bench<'_> {
         if self.quick { 10 } else { 1 }
     }
 
+    /// A tracked table of rows of about 100 bytes.
     fn table(&mut self, name: &str, rows: u32) {
-        println!("loading {rows} rows into {name}");
-        self.client
-            .batch_execute(&format!(
-                "CREATE TABLE {name} (id int PRIMARY KEY, project int, title text, state text, at timestamptz);
-                 SELECT sync_track('{name}', '{{project}}');
-                 INSERT INTO {name} SELECT g, g % 1000, 'title of row ' || g, 'open', '2024-01-01'::timestamptz + g * '1 s'::interval
-                 FROM generate_series(1, {rows}) g",
-            ))
-            .expect("the table can be loaded");
+        let sql = format!(
+            "CREATE TABLE {name} (id int PRIMARY KEY, project int, title text, state text, at timestamptz);
+             SELECT sync_track('{name}', '{{project}}')"
+        );
+        self.client.batch_execute(&sql).expect("the table can be made");
+        self.load(name, 1, rows);
+    }
+
+    /// More rows into such a table.
+    fn load(&mut self, name: &str, from: u32, to: u32) {
+        println!("loading rows {from} to {to} into {name}");
+        let sql = format!(
+            "INSERT INTO {name} SELECT g, g % 1000, 'title of row ' || g, 'open', '2024-01-01'::timestamptz + g * '1 s'::interval
+             FROM generate_series({from}, {to}) g"
+        );
+        self.client.batch_execute(&sql).expect("the table can be loaded");
         self.client.batch_execute(&format!("VACUUM ANALYZE {name}")).expect("the table can be vacuumed");
     }
 

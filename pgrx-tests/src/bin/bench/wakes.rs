@@ -110,7 +110,7 @@ impl Bench<'_> {
         let pull = pulling.prepare(sql).expect("it can be prepared");
         let cursor = pulling.query(&pull, &[&None::<String>, &SHAPE]).expect("a pull answers");
         let mut cursors = vec![cursor.last().expect("it ends with a cursor").get::<_, String>(4); FOLLOWERS];
-        let (turns, operations) = if self.quick { (9, 4_000) } else { (15, 16_000) };
+        let (turns, operations) = if self.quick { (13, 3_000) } else { (15, 16_000) };
         let costs = in_turns(turns + 1, &mut AUDIENCES.clone(), |&mut audience| {
             let followers = Followers::new();
             let seed = self.next() as u32 * 31;
