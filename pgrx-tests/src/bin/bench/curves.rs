@@ -3,7 +3,7 @@
 use syncline_tests::rng::Rng;
 
 use super::delta::since;
-use super::measure::{Session, beside, cost};
+use super::measure::{Session, cost};
 use super::report::{Curve, median};
 use super::take::{NONE, take};
 use super::{Bench, RUNS};
@@ -40,7 +40,7 @@ impl Bench<'_> {
         let statement = session[0].client.prepare(sql).expect("it can be prepared");
         let mut measure = |repeats: usize| {
             let cost = cost(&mut self.client, session, repeats, |session| {
-                beside(&mut session[0], |session| {
+                session[0].beside(|session| {
                     for _ in 0..repeats {
                         assert!(take(session, &statement, NONE) > 0, "something comes");
                     }

@@ -3,7 +3,7 @@
 use postgres::Statement;
 
 use super::Bench;
-use super::measure::{Session, beside, cost, in_turns};
+use super::measure::{Session, cost, in_turns};
 use super::take::{NONE, take};
 
 /// Kept by hand: the transaction that wrote a row, and an index on it.
@@ -43,7 +43,7 @@ impl Bench<'_> {
             let turns = if self.quick { 9 } else { 15 };
             let mut costs = in_turns(turns + 1, &mut statements, |statement| {
                 cost(&mut self.client, &mut session, repeats, |session| {
-                    beside(&mut session[0], |session| {
+                    session[0].beside(|session| {
                         for _ in 0..repeats {
                             assert!(take(session, statement, NONE) >= 50 * changed as usize, "all rows come");
                         }

@@ -21,6 +21,7 @@ mod write;
 use std::env;
 use std::time::Instant;
 
+use measure::{Cost, in_turns};
 use postgres::Client;
 use report::Report;
 use syncline_tests::{Cluster, Install};
@@ -145,18 +146,22 @@ impl Bench<'_> {
         start.elapsed().as_secs_f64() * 1e3
     }
 
-    /// Interleaves both statements and notes the ratio of their times.
+    /// Runs both statements in turns and notes the ratios of CPU and time.
     fn compare(&mut self, name: &str, ours: &str, peer: &str, goal: Option<f64>) {
-        let (mut a, mut b) = (Vec::new(), Vec::new());
-        for turn in 0..RUNS {
-            if turn % 2 == 0 {
-                a.push(self.time(ours));
-            }
-            b.push(self.time(peer));
-            if turn % 2 == 1 {
-                a.push(self.time(ours));
-            }
-        }
-        self.report.ratio(self.database, name, "ms", &a, &b, goal);
+        let pid = measure::pid(&mut self.client);
+        let mut measure = |sql: &str, repeats: usize| {
+            let (cpu, start) = (measure::cpu(pid), Instant::now());
+            measure::on_one_core(pid, || {
+                for _ in 0..repeats {
+                    self.client.batch_execute(sql).expect("a measured statement runs");
+                }
+            });
+            let wall = start.elapsed().as_secs_f64() * 1e6 / repeats as f64;
+            Cost { wall, cpu: (measure::cpu(pid) - cpu) / repeats as f64, wal: 0.0 }
+        };
+        // The first run fills caches; it also tells how many make up five milliseconds.
+        let mut sides = [ours, peer].map(|sql| (sql, (5_000.0 / measure(sql, 1).cpu).clamp(1.0, 100.0) as usize));
+        let costs = in_turns(RUNS, &mut sides, |(sql, repeats)| measure(sql, *repeats));
+        self.report.times(self.database, name, &costs[0], &costs[1], goal);
     }
 }
