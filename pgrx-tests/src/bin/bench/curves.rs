@@ -2,7 +2,7 @@
 
 use syncline_tests::rng::Rng;
 
-use super::delta::since;
+use super::delta::{since, spread};
 use super::measure::{Session, cost};
 use super::report::{Curve, median};
 use super::take::{NONE, take};
@@ -59,8 +59,7 @@ impl Bench<'_> {
     fn after_change(&mut self, session: &mut [Session; 1], table: &str, rows: u32, changed: u32) -> [f64; 3] {
         let cursor = self.cursor_of_all(table);
         let text = self.next();
-        let spread = rows / changed;
-        self.time(&format!("UPDATE {table} SET title = 'changed {text}' WHERE id % {spread} = 0"));
+        self.time(&format!("UPDATE {table} SET title = 'changed {text}' {}", spread(rows, changed)));
         self.point(session, &since(table, &cursor))
     }
 
@@ -103,6 +102,7 @@ impl Bench<'_> {
                 let some = (size - logged).min(rows);
                 // A filter column: the log keeps what it was.
                 self.time(&format!("UPDATE logged SET project = project + 1 WHERE id <= {some}"));
+                self.client.batch_execute("VACUUM logged").expect("a table can be vacuumed");
                 logged += some;
             }
             self.client.batch_execute("VACUUM ANALYZE logged, syncline.log").expect("tables can be vacuumed");

@@ -24,6 +24,11 @@ pub fn since(table: &str, cursor: &str) -> String {
     )
 }
 
+/// Exactly so many of a table's rows, all over it.
+pub fn spread(rows: u32, changed: u32) -> String {
+    format!("WHERE id::bigint * {changed} % {rows} < {changed}")
+}
+
 impl Bench<'_> {
     /// A few rows, many, and very many, of a table and of one ten times as large.
     pub fn delta(&mut self) {
@@ -72,7 +77,7 @@ impl Bench<'_> {
             "SELECT pg_snapshot_xmax(s)::text, ARRAY(SELECT pg_snapshot_xip(s))::text FROM pg_current_snapshot() s";
         let row = self.client.query_one(sql, &[]).expect("there is a snapshot");
         let (xmax, xip): (&str, &str) = (row.get(0), row.get(1));
-        let spread = format!("WHERE id % {} = 0", rows / changed);
+        let spread = spread(rows, changed);
         self.time(&format!("UPDATE {table} SET title = 'changed ' || id {spread}"));
         self.time(&format!(
             "UPDATE {table}_by_hand SET title = 'changed ' || id, version = pg_current_xact_id()::text::bigint {spread}"
