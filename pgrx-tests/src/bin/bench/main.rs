@@ -14,6 +14,7 @@ mod pages;
 mod pull;
 mod relational;
 mod report;
+mod summary;
 mod take;
 mod wakes;
 mod write;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::{fmt, fs};
 
-use super::charts;
 use super::measure::Cost;
+use super::{charts, summary};
 
 /// What the ratio should be.
 #[derive(Clone, Copy)]
@@ -219,10 +219,11 @@ impl Report {
         self.curves.push(curve);
     }
 
-    /// Writes a CSV file and a chart for each group, and for each curve.
+    /// Writes a CSV file and a chart for each group and each curve, and all of it as tables.
     pub fn write(&self, folder: &Path) {
         fs::create_dir_all(folder).expect("the folder of the results can be made");
         let groups: BTreeSet<&str> = self.ratios.iter().map(|ratio| ratio.group).collect();
+        let mut tables = String::new();
         for group in groups {
             let ratios: Vec<&Ratio> = self.ratios.iter().filter(|ratio| ratio.group == group).collect();
             let mut text = "measurement,unit,ours,peer,ratio,least,greatest,runs,goal\n".to_owned();
@@ -235,6 +236,7 @@ impl Report {
                 );
             }
             fs::write(folder.join(format!("{group}.csv")), text).expect("the results can be written");
+            tables += &summary::ratios(group, &ratios);
             let title = format!("{group}: ratio of ours to the peer's; whiskers: least to greatest, thick mark: goal");
             charts::bars(&folder.join(format!("{group}.png")), &title, &ratios);
         }
@@ -248,6 +250,10 @@ impl Report {
             fs::write(folder.join(format!("{file}.csv")), text).expect("the results can be written");
             charts::curve(&folder.join(format!("{file}.png")), curve);
         }
+        if !self.curves.is_empty() {
+            tables += &summary::curves(&self.curves);
+        }
+        fs::write(folder.join("summary.md"), tables.trim_start()).expect("the results can be written");
         println!("written to {}", folder.display());
     }
 }
