@@ -14,7 +14,7 @@ use crate::pg::tuplestore::Tuplestore;
 use crate::pg::{settings, snapshot};
 use crate::plan::Plans;
 use crate::round::{Round, Stop};
-use crate::{server, shapes};
+use crate::{kept, server};
 
 entry_point!(
     /// `sync_changes(text, jsonb, integer, integer)`
@@ -58,10 +58,8 @@ fn pull(call: &Call, limits: Limits, sink: &mut dyn Sink) {
 fn settled(since: Option<&str>, text: &str, page: &mut Output<'_>) -> Result<()> {
     snapshot::refuse_writer()?;
     let since = since.map(str::parse::<Cursor>).transpose()?;
-    let mut shape = shapes::read(text)?;
-    let resolved = Plans::resolve(&mut shape)?;
+    let plans = kept::plans(text)?;
     settings::pinned(|| {
-        let plans = Plans::new(resolved, shape)?;
         let server = server::now()?;
         let (cursor, up_to_date) = delta(since, &plans, &server, page)?;
         if server::overtaken(&plans.reads(), &server.now.snapshot)? {

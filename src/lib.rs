@@ -7,6 +7,7 @@ mod changes;
 mod ddl;
 mod digest;
 mod error;
+mod kept;
 mod log;
 mod mutant;
 mod output;
@@ -44,7 +45,7 @@ pub extern "C-unwind" fn _PG_init() {
     mutant::define_settings();
     stream::define_settings();
     tombstone::watch_invalidations();
-    stream::watch_invalidations();
+    pg::definitions::watch();
     pg::rights::watch_analysis();
 }
 

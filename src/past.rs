@@ -123,9 +123,9 @@ impl Past {
         queries
     }
 
-    /// The one array that a query gives which may read its relations; `is_ours` as in [`spi::Query`].
-    pub fn array(&self, sql: &str, params: &[Param], is_ours: bool) -> Option<pg_sys::Datum> {
-        spi::Query { sql, params, relations: &self.relations(), is_ours }.varlena()
+    /// The arrays of the one row that a query gives which may read its relations; `is_ours` as in [`spi::Query`].
+    pub fn arrays<const N: usize>(&self, sql: &str, params: &[Param], is_ours: bool) -> [Option<pg_sys::Datum>; N] {
+        spi::Query { sql, params, relations: &self.relations(), is_ours }.varlenas()
     }
 
     /// The relations that queries may read.

@@ -1,5 +1,6 @@
 //! A shape resolved against the database: per table the columns, the bound filter, and how rows are found.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use syncline_delta::Error;
@@ -10,15 +11,16 @@ use syncline_delta::shape::{Shape, Table};
 
 use crate::catalog::Tracked;
 use crate::error::Result;
+use crate::kept;
 use crate::log::Use;
 use crate::past::Past;
 use crate::pg::relation::{self, Attribute, quoted};
+use crate::pg::spi::Param;
 use crate::pg::{image, settings, spi};
 use crate::policy;
-use crate::query::{self, Bound, Moved, Session, View};
+use crate::query::{self, Bound, Driving, Moved, Session, View};
 use crate::row::Object;
 use crate::server::Reads;
-use crate::shapes;
 
 /// One table of a shape.
 pub struct Plan {
@@ -40,7 +42,7 @@ pub struct Plan {
 }
 
 /// A table of a shape, and the tables of its sub-selects, the outer before the inner.
-pub struct Resolved {
+struct Resolved {
     table: Tracked,
     levels: Vec<Tracked>,
 }
@@ -51,13 +53,20 @@ pub struct Plans {
     pub tables: Vec<Plan>,
     /// What a cursor over it is bound to.
     pub identity: Identity,
+    /// Whether it is the same in each call, as long as no definition changes: it reads no setting, and no policy, whose
+    /// functions may read anything.
+    pub is_lasting: bool,
 }
 
 impl Plans {
-    /// Resolves, locks and checks everything that the shape reads. Call it under the pinned settings,
-    /// with the search path of the session given to `resolve`.
-    pub fn new(resolved: Vec<Resolved>, shape: Shape) -> Result<Self> {
-        let session = Session { params: &shape.params };
+    /// Resolves, locks and checks everything that the shape reads, under the search path of the session.
+    pub fn of(mut shape: Shape) -> Result<Self> {
+        let resolved = Self::resolve(&mut shape)?;
+        settings::pinned(|| Self::new(resolved, shape))
+    }
+
+    fn new(resolved: Vec<Resolved>, shape: Shape) -> Result<Self> {
+        let session = Session { params: &shape.params, has_settings: Cell::new(false) };
         let mut tables = Vec::with_capacity(shape.tables.len());
         let (mut shapes, mut schemas) = (format!("int8={};", shape.int8_as_string), String::new());
         for (table, resolved) in shape.tables.into_iter().zip(resolved) {
@@ -88,13 +97,23 @@ impl Plans {
             tables.push(Plan { name: relation, tracked, columns, reads: numbers, logged, bound, key, value, key_only });
         }
         let identity = Identity { shape: fingerprint(&shapes), schema: fingerprint(&schemas) };
-        Ok(Self { tables, identity })
+        let mut plans = Self { tables, identity, is_lasting: false };
+        plans.is_lasting = !session.has_settings.get() && plans.tracked().all(|tracked| !tracked.is_secured);
+        Ok(plans)
+    }
+
+    /// All tables that it reads, one maybe several times.
+    pub fn tracked(&self) -> impl Iterator<Item = &Tracked> {
+        self.tables.iter().flat_map(|plan| {
+            let levels = plan.bound.node.levels().into_iter();
+            std::iter::once(&plan.tracked).chain(levels.map(|level| &level.tracked))
+        })
     }
 
     /// Finds and locks the shape's tables, under the session's search path.
     ///
     /// What row security allows becomes part of the filters, those of sub-selects too.
-    pub fn resolve(shape: &mut Shape) -> Result<Vec<Resolved>> {
+    fn resolve(shape: &mut Shape) -> Result<Vec<Resolved>> {
         let resolve = |table: &mut Table| {
             let tracked = Tracked::resolve(table.schema.as_deref(), &table.name)?;
             let mut levels = Vec::new();
@@ -220,9 +239,9 @@ impl Plan {
         self.tracked.is_secured || self.bound.node.levels().iter().any(|level| level.tracked.is_secured)
     }
 
-    /// What has moved at the levels of the filter.
-    pub fn moved<'a>(&self, past: &'a Past) -> Moved<'a> {
-        self.bound.moved(past, self.is_secured())
+    /// What has moved at the levels of the filter; its values are added to the parameters.
+    pub fn moved<'a>(&self, past: &'a Past, driving: Driving, params: &mut Vec<Param>) -> Moved<'a> {
+        self.bound.moved(past, driving, params, self.is_secured())
     }
 
     /// The columns of the output, of row `t`, and how many they are.
@@ -282,10 +301,9 @@ pub type EachRow<'a> = &'a mut dyn FnMut(&str, &[u8], &[u8]);
 /// All rows of a shape in the active snapshot, own changes included; nothing is checked of what
 /// other transactions do meanwhile.
 pub fn scan(text: &str, each: EachRow<'_>) -> Result<()> {
-    let mut shape = shapes::read(text)?;
-    let resolved = Plans::resolve(&mut shape)?;
+    let plans = kept::plans(text)?;
     settings::pinned(|| {
-        for plan in Plans::new(resolved, shape)?.tables {
+        for plan in &plans.tables {
             plan.rows(&mut |key, value| each(&plan.name, key, value));
         }
         Ok(())

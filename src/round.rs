@@ -21,7 +21,7 @@ use crate::pg::memory::Scratch;
 use crate::pg::snapshot;
 use crate::pg::spi::{self, Param};
 use crate::plan::{Plan, Plans};
-use crate::query::{Level, Moved, View};
+use crate::query::{Driving, Level, Moved, View};
 use crate::scan::{Order, Scan};
 use crate::server::{self, Versions};
 
@@ -90,17 +90,22 @@ impl Round<'_> {
                 past.add(used, &self.target)?;
             }
         }
+        // A page of several tells of another moment than its own, and so may the one that the client comes from.
+        let driving = if self.from_exact && self.is_exact() { Driving::Flipped } else { Driving::Touched };
         let mut tables = Vec::with_capacity(own.len());
         for (number, (plan, used)) in self.plans.tables.iter().zip(own).enumerate() {
+            let mut params = plan.bound.params.clone();
             let delta = self.since.as_ref().zip(past.as_ref()).map(|(since, past)| {
-                let (moved, mut own) = (plan.moved(past), Past::since(since, " own"));
+                let (moved, mut own) = (plan.moved(past, driving, &mut params), Past::since(since, " own"));
                 if moved.is_any() {
                     own.add(&used, &self.target)?;
                 }
                 let is_touched = touched.contains(&used.relation.oid);
                 Ok::<_, Untold>(Delta { since, moved, own, is_touched })
             });
-            tables.push(Table { round: self, number, plan, used, then: &then, delta: delta.transpose()? });
+            let delta = delta.transpose()?;
+            let then = plan.moved(&then, Driving::Flipped, &mut params);
+            tables.push(Table { round: self, number, plan, used, params, then, delta });
         }
         let stages: &[Stage] = match past {
             None => &[Stage::All],
@@ -128,8 +133,10 @@ struct Table<'a> {
     number: usize,
     plan: &'a Plan,
     used: Use<'a>,
+    /// Of the condition, and of what has moved.
+    params: Vec<Param>,
     /// What happened since the target.
-    then: &'a Past,
+    then: Moved<'a>,
     delta: Option<Delta<'a>>,
 }
 
@@ -177,7 +184,7 @@ impl Table<'_> {
 
     /// How the target is seen.
     fn at_target(&self) -> View<'_> {
-        if self.round.is_exact() { View::Now } else { View::Past(self.then) }
+        if self.round.is_exact() { View::Now } else { View::Past(&self.then) }
     }
 
     /// ` AND …`: the row now is what it was at the target, and was in the shape then.
@@ -198,15 +205,15 @@ impl Table<'_> {
         let exists = |from: &str, and: &str| {
             format!("EXISTS (SELECT 1 FROM {from} AS n WHERE {same} AND {is_in}{and} OFFSET 0)")
         };
-        let now = exists(&relation.full_name(), &self.then.untouched(relation, &bound.key, "n"));
-        match self.then.old(relation) {
+        let now = exists(&relation.full_name(), &self.then.past.untouched(relation, &bound.key, "n"));
+        match self.then.past.old(relation) {
             Some(old) => format!("({now} OR {})", exists(&old, "")),
             None => now,
         }
     }
 
     fn relations<'a>(&'a self, delta: &'a Delta<'_>) -> Vec<&'a Ephemeral> {
-        [delta.moved.past, self.then, &delta.own].into_iter().flat_map(Past::relations).collect()
+        [delta.moved.past, self.then.past, &delta.own].into_iter().flat_map(Past::relations).collect()
     }
 
     /// Deletes keys of rows that were in the shape and are not at the target, as the log tells.
@@ -247,19 +254,20 @@ impl Table<'_> {
             let columns = log::told(&self.used, &row.old).unwrap_or_default();
             old.put(columns.iter().map(|column| (column.attribute, column.value)));
         }
-        let was = self.plan.bound.node.sql("t", View::Past(delta.moved.past));
+        let was = self.plan.bound.node.sql("t", View::Past(&delta.moved));
         let keys = self.plan.key_columns();
         let sql = format!("SELECT {keys} FROM \"left\" AS t WHERE {was} AND NOT {}", self.in_target());
         let mut relations = self.relations(delta);
         relations.push(&old);
-        let params = &delta.moved.params;
         let mut left = HashSet::new();
-        spi::Query { sql: &sql, params, relations: &relations, is_ours: self.plan.is_secured() }.run(&mut |row| {
-            let mut key = Vec::new();
-            self.plan.write_key(row, &mut key);
-            left.insert(key);
-            true
-        });
+        spi::Query { sql: &sql, params: &self.params, relations: &relations, is_ours: self.plan.is_secured() }.run(
+            &mut |row| {
+                let mut key = Vec::new();
+                self.plan.write_key(row, &mut key);
+                left.insert(key);
+                true
+            },
+        );
         left
     }
 
@@ -274,12 +282,12 @@ impl Table<'_> {
         let column = format!("t.{column}");
         let Some(touched) = delta.moved.touches(level, &column) else { return Ok(None) };
         let (relation, bound) = (&self.plan.tracked.relation, &self.plan.bound);
-        let mut params = delta.moved.params.clone();
+        let mut params = self.params.clone();
         let (columns, sources) = if stage == Stage::Gone {
             if mutant::is(Mutant::NoLeave) {
                 return Ok(None);
             }
-            let (was, is_in) = (View::Past(delta.moved.past), self.at_target());
+            let (was, is_in) = (View::Past(&delta.moved), self.at_target());
             let left =
                 format!("{touched} AND {} AND {} IS NOT TRUE", bound.node.sql("t", was), bound.node.sql("t", is_in));
             let untouched = delta.own.untouched(relation, &bound.key, "t");
@@ -294,7 +302,7 @@ impl Table<'_> {
             params.extend(server::bounds(delta.since));
             let now = bound.node.sql("t", View::Now);
             let was_not = match self.round.from_exact {
-                true => format!(" AND {} IS NOT TRUE", bound.node.sql("t", View::Past(delta.moved.past))),
+                true => format!(" AND {} IS NOT TRUE", bound.node.sql("t", View::Past(&delta.moved))),
                 false => String::new(),
             };
             let came = format!(
@@ -331,7 +339,7 @@ impl Table<'_> {
             if from >= to || place.is_some_and(|version| to <= version) {
                 continue;
             }
-            let mut params = delta.moved.params.clone();
+            let mut params = self.params.clone();
             let first = params.len() + 1;
             let from = if values.is_none() { from.max(place.unwrap_or(0)) } else { from };
             params.extend([from, to].map(|xid| Param::int8(i64::try_from(xid).unwrap_or(i64::MAX))));
@@ -378,7 +386,7 @@ impl Table<'_> {
     /// All rows of the shape, for a client that has none.
     fn all(&self, values: Option<&[String]>, page: &mut Output<'_>) -> Result<Option<Vec<String>>> {
         let relation = &self.plan.tracked.relation;
-        let mut params = self.plan.bound.params.clone();
+        let mut params = self.params.clone();
         let mut source =
             format!("FROM {} AS t WHERE {}", relation.full_name(), self.plan.bound.node.sql("t", View::Now));
         if !self.round.is_exact() {
@@ -393,7 +401,7 @@ impl Table<'_> {
             ));
         }
         let order = Order::by_key(None, relation.key_columns())?;
-        let scan = self.scan(self.plan.columns(), vec![source], params, self.then.relations(), order);
+        let scan = self.scan(self.plan.columns(), vec![source], params, self.then.past.relations(), order);
         self.run(scan, false, values, page, None)
     }
 

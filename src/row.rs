@@ -12,6 +12,9 @@ use crate::pg::{function, types};
 /// The most bytes of a row's JSON: one datum ends at 1 GB, and the key and the name of its relation go with it.
 const MAX_ROW: usize = (1 << 30) - (1 << 24);
 
+/// The offset from UTC in which points in time are written: what TimeZone is pinned to.
+static UTC: i32 = 0;
+
 /// How a value of a type is written.
 enum Writer {
     Bool,
@@ -183,7 +186,7 @@ impl Writer {
                 let mut buffer: [std::ffi::c_char; 129] = [0; 129];
                 // SAFETY: the buffer has the size that the function asks for and is zero-terminated by it.
                 let text = unsafe {
-                    pg_sys::JsonEncodeDateTime(buffer.as_mut_ptr(), datum, *typid, std::ptr::null());
+                    pg_sys::JsonEncodeDateTime(buffer.as_mut_ptr(), datum, *typid, &raw const UTC);
                     CStr::from_ptr(buffer.as_ptr())
                 };
                 json::string(out, text.to_bytes());
@@ -292,7 +295,8 @@ fn with_text(datum: pg_sys::Datum, each: impl FnOnce(&[u8])) {
     // SAFETY: the datum is a varlena of text; it is made plain or short first and freed if that made a copy.
     unsafe {
         let pointer = datum.cast_mut_ptr::<pg_sys::varlena>();
-        let plain = pg_sys::pg_detoast_datum_packed(pointer);
+        let is_plain = !pgrx::varlena::varatt_is_1b_e(pointer) && !pgrx::varlena::varatt_is_4b_c(pointer);
+        let plain = if is_plain { pointer } else { pg_sys::pg_detoast_datum_packed(pointer) };
         let data = pgrx::varlena::vardata_any(plain).cast::<u8>();
         each(std::slice::from_raw_parts(data, pgrx::varlena::varsize_any_exhdr(plain)));
         if plain != pointer {

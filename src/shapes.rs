@@ -69,13 +69,39 @@ fn parse(text: &str) -> Result<Request> {
     Ok(request)
 }
 
-/// The shape that a text asks for. Call it before the settings are pinned.
-pub fn read(text: &str) -> Result<Shape> {
-    match parse(text)? {
-        Request::Named { name, params } => Shape::defined(&definition(&name)?, params),
-        Request::Shape(shape) if ALLOWED.get() == Allowed::any => Ok(shape),
-        Request::Shape(_) => Err(Error::rule("42501", "this role may use named shapes only")
-            .with_hint("Write {\"shape\": \"name\", \"params\": [...]}; sync_define defines one.")),
+/// What a caller asks for, and may ask for.
+pub struct Asked {
+    request: Request,
+    /// What its name is defined as.
+    definition: Option<String>,
+}
+
+impl Asked {
+    /// Call it before the settings are pinned.
+    pub fn read(text: &str) -> Result<Self> {
+        let request = parse(text)?;
+        let definition = match &request {
+            Request::Named { name, .. } => Some(definition(name)?),
+            Request::Shape(_) if ALLOWED.get() == Allowed::any => None,
+            Request::Shape(_) => {
+                return Err(Error::rule("42501", "this role may use named shapes only")
+                    .with_hint("Write {\"shape\": \"name\", \"params\": [...]}; sync_define defines one."));
+            }
+        };
+        Ok(Self { request, definition })
+    }
+
+    /// What its name is defined as now.
+    pub fn definition(&self) -> &str {
+        self.definition.as_deref().unwrap_or_default()
+    }
+
+    /// The shape.
+    pub fn shape(self) -> Result<Shape> {
+        match self.request {
+            Request::Named { params, .. } => Shape::defined(&self.definition.unwrap_or_default(), params),
+            Request::Shape(shape) => Ok(shape),
+        }
     }
 }
 

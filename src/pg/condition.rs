@@ -43,6 +43,8 @@ impl Condition {
             pg_sys::RelationClose(rel);
             let executor = pg_sys::CreateExecutorState();
             let slot = pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsVirtual);
+            // It holds a row from here on, whose columns `holds` sets.
+            pg_sys::ExecStoreVirtualTuple(slot);
             let state = pg_sys::ExecPrepareExpr(expression.cast(), executor);
             let context = pg_sys::MakePerTupleExprContext(executor);
             (*context).ecxt_scantuple = slot;
@@ -54,7 +56,6 @@ impl Condition {
     pub fn holds(&self, columns: impl IntoIterator<Item = (i16, Option<pg_sys::Datum>)>) -> bool {
         // SAFETY: the slot's arrays have as many members as its descriptor; what evaluation allocates is freed here.
         unsafe {
-            pg_sys::ExecClearTuple(self.slot);
             let width = usize::try_from((*(*self.slot).tts_tupleDescriptor).natts).unwrap_or(0);
             let values = std::slice::from_raw_parts_mut((*self.slot).tts_values, width);
             let nulls = std::slice::from_raw_parts_mut((*self.slot).tts_isnull, width);
@@ -66,11 +67,13 @@ impl Condition {
                     nulls[place] = false;
                 }
             }
-            pg_sys::ExecStoreVirtualTuple(self.slot);
             let mut null = false;
             let result = pg_sys::ExecEvalExprSwitchContext(self.state, self.context, &mut null);
             let holds = !null && result.value() & 0xff != 0;
-            pg_sys::MemoryContextReset((*self.context).ecxt_per_tuple_memory);
+            let memory = (*self.context).ecxt_per_tuple_memory;
+            if !(*memory).isReset || !(*memory).firstchild.is_null() {
+                pg_sys::MemoryContextReset(memory);
+            }
             holds
         }
     }

@@ -221,6 +221,12 @@ fn external(datum: pg_sys::Datum) -> Option<bool> {
 }
 
 impl Tuple<'_> {
+    /// Whether a value of it lies elsewhere.
+    pub fn has_external(&self) -> bool {
+        // SAFETY: the tuple is live.
+        unsafe { u32::from((*(*self.tuple).t_data).t_infomask) & pg_sys::HEAP_HASEXTERNAL != 0 }
+    }
+
     /// A column; it lives as long as the tuple.
     pub fn cell(&self, number: i16, storage: Storage) -> Cell<pg_sys::Datum> {
         let mut null = false;
@@ -247,28 +253,86 @@ impl Tuple<'_> {
     }
 }
 
-/// A copy of a value in the current memory context, and its size there.
-pub fn copy(datum: pg_sys::Datum, storage: Storage) -> (pg_sys::Datum, usize) {
-    // SAFETY: the datum is a live value of a type stored so. A large value that decoding has put together lies in memory
-    // that is freed behind the callback.
-    unsafe {
-        if storage.length == -1 && external(datum).is_some() {
-            let copy = pg_sys::detoast_external_attr(datum.cast_mut_ptr());
-            return (pg_sys::Datum::from(copy), pgrx::varlena::varsize_any(copy));
+/// The columns of a tuple, read in one go. It is kept for the next tuple of the relation.
+#[derive(Default)]
+pub struct Deformed {
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<bool>,
+}
+
+impl Deformed {
+    /// Reads a tuple; what was read before is gone.
+    pub fn read(&mut self, tuple: Tuple<'_>) {
+        // SAFETY: the tuple is of the relation with this descriptor, whose columns both arrays have room for.
+        unsafe {
+            let width = usize::try_from((*tuple.descriptor).natts).unwrap_or(0);
+            self.values.resize(width, pg_sys::Datum::from(0usize));
+            self.nulls.resize(width, true);
+            let (values, nulls) = (self.values.as_mut_ptr(), self.nulls.as_mut_ptr());
+            pg_sys::heap_deform_tuple(tuple.tuple, tuple.descriptor, values, nulls);
         }
-        if storage.by_value {
-            return (datum, 0);
-        }
-        let from = datum.cast_mut_ptr::<u8>();
-        let size = match storage.length {
-            -1 => pgrx::varlena::varsize_any(from.cast()),
-            -2 => CStr::from_ptr(from.cast()).to_bytes_with_nul().len(),
-            fixed => usize::try_from(fixed).unwrap_or(0),
-        };
-        let copy = pg_sys::palloc(size.max(1)).cast::<u8>();
-        std::ptr::copy_nonoverlapping(from, copy, size);
-        (pg_sys::Datum::from(copy), size)
     }
+
+    /// A column of the tuple that was read, which must still be there.
+    pub fn cell(&self, number: i16, storage: Storage) -> Cell<pg_sys::Datum> {
+        let place = usize::try_from(number - 1).unwrap_or(usize::MAX);
+        match (self.nulls.get(place), self.values.get(place)) {
+            (Some(false), Some(&datum)) if storage.length == -1 && external(datum) == Some(true) => Cell::Unlogged,
+            (Some(false), Some(&datum)) => Cell::Value(datum),
+            _ => Cell::Null,
+        }
+    }
+}
+
+/// What copies take.
+pub struct Copied {
+    /// Their bytes.
+    pub bytes: usize,
+    /// Whether none of them is compressed or was put together from parts.
+    pub is_plain: bool,
+}
+
+/// Whether a value is where it stands, as it is: reading it cannot fail.
+pub fn is_plain(datum: pg_sys::Datum, storage: Storage) -> bool {
+    // SAFETY: the datum is a live value of a type stored so.
+    storage.length != -1
+        || unsafe {
+            let pointer = datum.cast_mut_ptr::<pg_sys::varlena>();
+            !pgrx::varlena::varatt_is_1b_e(pointer) && !pgrx::varlena::varatt_is_4b_c(pointer)
+        }
+}
+
+/// Replaces values by copies in the current memory context.
+pub fn copy<'a>(cells: impl Iterator<Item = (&'a mut Cell<pg_sys::Datum>, Storage)>) -> Copied {
+    let mut copied = Copied { bytes: 0, is_plain: true };
+    for (cell, storage) in cells {
+        let Cell::Value(datum) = cell else { continue };
+        if storage.by_value {
+            continue;
+        }
+        copied.is_plain &= is_plain(*datum, storage);
+        // SAFETY: the datum is a live value of a type stored so. A large value that decoding has put together lies in memory
+        // that is freed behind the callback.
+        unsafe {
+            if storage.length == -1 && external(*datum).is_some() {
+                let copy = pg_sys::detoast_external_attr(datum.cast_mut_ptr());
+                copied.bytes += pgrx::varlena::varsize_any(copy);
+                *datum = pg_sys::Datum::from(copy);
+                continue;
+            }
+            let from = datum.cast_mut_ptr::<u8>();
+            let size = match storage.length {
+                -1 => pgrx::varlena::varsize_any(from.cast()),
+                -2 => CStr::from_ptr(from.cast()).to_bytes_with_nul().len(),
+                fixed => usize::try_from(fixed).unwrap_or(0),
+            };
+            let copy = pg_sys::palloc(size.max(1)).cast::<u8>();
+            std::ptr::copy_nonoverlapping(from, copy, size);
+            copied.bytes += size;
+            *datum = pg_sys::Datum::from(copy);
+        }
+    }
+    copied
 }
 
 /// The generation of cursors, as the catalog of the moment has it; nothing if the extension is not there.

@@ -45,6 +45,18 @@ impl Area {
         })
     }
 
+    /// An area that ends with the call, at the latest.
+    pub fn of_call(name: &'static CStr) -> Self {
+        // SAFETY: the current context is live, and that of the call.
+        unsafe { Self::under(pg_sys::CurrentMemoryContext, name) }
+    }
+
+    /// From now on it is there until it is freed.
+    pub fn outlive_call(&self) {
+        // SAFETY: both contexts are live.
+        unsafe { pg_sys::MemoryContextSetParent(self.0, pg_sys::CacheMemoryContext) }
+    }
+
     /// An area inside this one.
     pub fn inner(&self, name: &'static CStr) -> Self {
         // SAFETY: this area is live, and frees the other with itself.
@@ -65,7 +77,11 @@ impl Area {
     /// Frees all that was allocated in it, and the areas inside.
     pub fn empty(&self) {
         // SAFETY: the area is live; who empties it uses nothing of what it held.
-        unsafe { pg_sys::MemoryContextReset(self.0) }
+        unsafe {
+            if !(*self.0).isReset || !(*self.0).firstchild.is_null() {
+                pg_sys::MemoryContextReset(self.0);
+            }
+        }
     }
 
     /// Frees the area itself.

@@ -2,6 +2,7 @@
 
 pub mod condition;
 pub mod decoding;
+pub mod definitions;
 pub mod ephemeral;
 pub mod function;
 pub mod guard;

@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use pgrx::pg_sys;
 
 use super::image::Storage;
-use super::{list_members, version};
+use super::{list_members, rights, version};
 
 /// A column as the catalog has it.
 #[derive(Debug, Clone)]
@@ -171,6 +171,16 @@ pub fn tree(root: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     unsafe {
         pg_sys::LockRelationOid(root, lock);
         oids(pg_sys::ffi::pg_guard_ffi_boundary(|| find_all_inheritors(root, lock, std::ptr::null_mut())))
+    }
+}
+
+/// Locks a relation as [`tree`] does, for who knows its definition.
+pub fn lock(known: &Relation) {
+    if known.is_partitioned {
+        tree(known.oid);
+    } else {
+        // SAFETY: takes a lock, whether or not the relation is still there.
+        unsafe { pg_sys::LockRelationOid(known.oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE) }
     }
 }
 
@@ -355,7 +365,7 @@ fn is_ours(function: pg_sys::Oid, name: &str) -> bool {
 pub fn unreadable<'a>(relation: &Relation, wanted: impl Iterator<Item = &'a Attribute>) -> Vec<String> {
     // SAFETY: access checks by syscache look-ups.
     unsafe {
-        let user = pg_sys::GetUserId();
+        let user = rights::user();
         let select = pg_sys::ACL_SELECT as pg_sys::AclMode;
         if pg_sys::pg_class_aclcheck(relation.oid, user, select) == pg_sys::AclResult::ACLCHECK_OK {
             return Vec::new();

@@ -17,6 +17,12 @@ thread_local! {
     static BEFORE: Cell<pg_sys::post_parse_analyze_hook_type> = const { Cell::new(None) };
 }
 
+/// Whose rights count.
+pub fn user() -> pg_sys::Oid {
+    // SAFETY: reads this backend's state.
+    unsafe { pg_sys::GetUserId() }
+}
+
 /// Looks at every analysed query from now on.
 pub fn watch_analysis() {
     // SAFETY: hooks are set when the library is loaded, before any other thread or query of this backend runs.

@@ -185,18 +185,19 @@ pub struct Query<'a> {
 }
 
 impl Query<'_> {
-    /// The one varlena that a query of one row and one column gives, in the current memory context.
-    pub fn varlena(&self) -> Option<pg_sys::Datum> {
+    /// The varlenas in the one row that a query gives, in the current memory context.
+    pub fn varlenas<const N: usize>(&self) -> [Option<pg_sys::Datum>; N] {
         let context = PgMemoryContexts::CurrentMemoryContext.value();
-        let mut value = None;
+        let mut values = [None; N];
         self.run(&mut |row| {
             // SAFETY: the datum is a live varlena; the caller's context outlives the query.
-            value = row.get(0).map(|datum| unsafe {
+            let copy = |datum: pg_sys::Datum| unsafe {
                 PgMemoryContexts::For(context).switch_to(|_| pg_sys::pg_detoast_datum_copy(datum.cast_mut_ptr()).into())
-            });
+            };
+            values = std::array::from_fn(|column| row.get(column).map(copy));
             false
         });
-        value
+        values
     }
 
     /// Runs it read-only under the active snapshot and passes its rows to `each`, until that returns false. What

@@ -79,18 +79,35 @@ pub struct Level {
 pub enum View<'a> {
     /// In the snapshot of the call.
     Now,
-    /// At an earlier moment.
-    Past(&'a Past),
+    /// At an earlier moment, as what has moved since tells.
+    Past(&'a Moved<'a>),
 }
 
-/// What has moved since a cursor: rows of relations, and from them values of levels.
+/// What has moved since an earlier moment: rows of relations, and from them values of levels.
 pub struct Moved<'a> {
     /// The log's side.
     pub past: &'a Past,
-    /// By the level's number: the parameter with the values that may have come or gone.
-    arrays: Vec<Option<String>>,
-    /// All parameters: the condition's, then the arrays.
-    pub params: Vec<Param>,
+    /// By the level's number.
+    values: Vec<Option<Values>>,
+}
+
+/// Values of a level, as parameters: arrays.
+struct Values {
+    /// Where a row is looked for that may have entered or left.
+    driving: Option<String>,
+    /// Those that the level had then and has not now.
+    left: Option<String>,
+    /// Those that it has now and had not then.
+    came: Option<String>,
+}
+
+/// Which values of levels rows are looked for with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Driving {
+    /// Those that came or left between the two moments.
+    Flipped,
+    /// Those that may have come or left at any moment between.
+    Touched,
 }
 
 impl Node {
@@ -125,15 +142,15 @@ impl Node {
 }
 
 impl Moved<'_> {
-    /// For a row: whether a value of the level that may have come or gone stands in the column; nothing if none has.
+    /// For a row: whether it stands at the level with a value that it is looked for with; nothing if there is none.
     pub fn touches(&self, level: &Level, column: &str) -> Option<String> {
-        let array = self.arrays[level.number].as_ref()?;
-        Some(format!("{column} {} ANY ({array})", level.equal))
+        let array = self.values[level.number].as_ref()?.driving.as_ref()?;
+        Some(level.is_one_of(column, array))
     }
 
-    /// Whether a value of any level may have come or gone.
+    /// Whether there is a value of any level that rows are looked for with.
     pub fn is_any(&self) -> bool {
-        self.arrays.iter().any(Option::is_some)
+        self.values.iter().flatten().any(|values| values.driving.is_some())
     }
 }
 
@@ -142,67 +159,89 @@ impl Level {
         &self.node
     }
 
+    fn is_one_of(&self, value: &str, array: &str) -> String {
+        format!("{value} {} ANY ({array})", self.equal)
+    }
+
     fn sql(&self, value: &str, negated: bool, view: View<'_>) -> String {
         let row = format!("l{}", self.number);
+        let (member, condition) = (types::column(&self.member), self.node.sql(&row, View::Now));
         let table = self.tracked.relation.full_name();
-        let exists = |from: &str, and: &str| {
-            let (member, condition) = (types::column(&self.member), self.node.sql(&row, view));
-            format!(
-                "EXISTS (SELECT 1 FROM {from} AS {row} WHERE {row}.{member} {} {value} AND {condition}{and})",
-                self.equal
-            )
-        };
+        let now = format!(
+            "EXISTS (SELECT 1 FROM {table} AS {row} WHERE {row}.{member} {} {value} AND {condition})",
+            self.equal
+        );
         let not = if negated { "NOT " } else { "" };
-        let past = match view {
-            View::Past(past) if self.has_moved(past) => past,
-            _ => return format!("({not}{})", exists(&table, "")),
+        let values = match view {
+            View::Past(moved) => moved.values[self.number].as_ref(),
+            View::Now => None,
         };
-        let kept = exists(&table, &past.untouched(&self.tracked.relation, &self.key, &row));
-        match past.old(&self.tracked.relation) {
-            Some(old) => format!("({not}({kept} OR {}))", exists(&old, "")),
-            None => format!("({not}{kept})"),
-        }
+        let left = values.and_then(|values| values.left.as_ref()).map(|array| self.is_one_of(value, array));
+        let came = values.and_then(|values| values.came.as_ref()).map(|array| self.is_one_of(value, array));
+        let left = left.map(|left| format!("{left} OR ")).unwrap_or_default();
+        let came = came.map(|came| format!(" AND NOT {came}")).unwrap_or_default();
+        format!("({not}({left}{now}{came}))")
     }
 
-    /// Whether a row of its table, or of one inside it, was touched.
-    fn has_moved(&self, past: &Past) -> bool {
-        let is_touched = |level: &Self| past.is_touched(&level.tracked.relation);
-        is_touched(self) || self.node.levels().into_iter().any(is_touched)
-    }
-
-    /// The query of the values that may have come or gone; `inner` are its own levels' values, as parameters.
-    fn moved_values(&self, past: &Past, inner: &[Option<String>]) -> Option<String> {
+    /// The query of the values that may have come or gone, given the inner levels' ones.
+    fn touched_values(&self, moved: &Moved<'_>) -> Option<String> {
         let relation = &self.tracked.relation;
         let (table, member) = (relation.full_name(), types::column(&self.member));
-        let mut parts = past.touched_values(relation, &self.key, &member);
+        let mut parts = moved.past.touched_values(relation, &self.key, &member);
         for (column, level) in self.node.members() {
-            if let Some(array) = &inner[level.number] {
-                parts.push(format!(
-                    "SELECT l.{member} FROM {table} AS l WHERE l.{column} {} ANY ({array})",
-                    level.equal
-                ));
+            if let Some(touches) = moved.touches(level, &format!("l.{column}")) {
+                parts.push(format!("SELECT l.{member} FROM {table} AS l WHERE {touches}"));
             }
         }
-        let union = parts.join(" UNION ALL ");
-        (!parts.is_empty()).then(|| {
-            format!(
-                "SELECT array_agg(DISTINCT v)::{} FROM ({union}) AS q(v) WHERE v IS NOT NULL",
-                types::full_name(self.array)
-            )
-        })
+        let (union, array) = (parts.join(" UNION ALL "), types::full_name(self.array));
+        (!parts.is_empty())
+            .then(|| format!("SELECT array_agg(DISTINCT v)::{array} FROM ({union}) AS q(v) WHERE v IS NOT NULL"))
+    }
+
+    /// The query of those among `touched` that came or left: all, those that left, those that came.
+    fn flipped_values(&self, moved: &Moved<'_>, touched: &str) -> String {
+        let relation = &self.tracked.relation;
+        let (table, member) = (relation.full_name(), types::column(&self.member));
+        let is_touched = self.is_one_of(&format!("l.{member}"), touched);
+        let (now, past) = (self.node.sql("l", View::Now), self.node.sql("l", View::Past(moved)));
+        let untouched = moved.past.untouched(relation, &self.key, "l");
+        let mut rows = vec![
+            format!("SELECT l.{member}, TRUE FROM {table} AS l WHERE {is_touched} AND {now}"),
+            format!("SELECT l.{member}, FALSE FROM {table} AS l WHERE {is_touched} AND {past}{untouched}"),
+        ];
+        rows.extend(
+            moved.past.old(relation).map(|old| format!("SELECT l.{member}, FALSE FROM {old} AS l WHERE {past}")),
+        );
+        let array = types::full_name(self.array);
+        format!(
+            "SELECT array_agg(v)::{array}, array_agg(v) FILTER (WHERE NOT came)::{array}, \
+             array_agg(v) FILTER (WHERE came)::{array} \
+             FROM (SELECT v, bool_and(is_now) FROM ({}) AS q(v, is_now) WHERE v IS NOT NULL \
+             GROUP BY v HAVING bool_and(is_now) OR NOT bool_or(is_now)) AS q(v, came)",
+            rows.join(" UNION ALL ")
+        )
     }
 }
 
 impl Bound {
-    /// What has moved at its levels, from the innermost outwards; `is_ours` as in `spi::Query`.
-    pub fn moved<'a>(&self, past: &'a Past, is_ours: bool) -> Moved<'a> {
-        let mut moved = Moved { past, arrays: vec![None; self.levels], params: self.params.clone() };
+    /// What has moved at its levels, from the innermost outwards. Arrays of values are added to the parameters, the first of
+    /// which are those of the condition; `is_ours` as in `spi::Query`.
+    pub fn moved<'a>(&self, past: &'a Past, driving: Driving, params: &mut Vec<Param>, is_ours: bool) -> Moved<'a> {
+        let mut moved = Moved { past, values: (0..self.levels).map(|_| None).collect() };
         // An inner level has the higher number.
         for level in self.node.levels().into_iter().rev() {
-            let Some(sql) = level.moved_values(past, &moved.arrays) else { continue };
-            let values = past.array(&sql, &moved.params, is_ours);
-            moved.params.push(Param { typid: level.array, value: values });
-            moved.arrays[level.number] = values.map(|_| format!("${}", moved.params.len()));
+            let Some(sql) = level.touched_values(&moved) else { continue };
+            let added = |array: pg_sys::Datum, params: &mut Vec<Param>| {
+                params.push(Param { typid: level.array, value: Some(array) });
+                format!("${}", params.len())
+            };
+            let [Some(touched)] = past.arrays(&sql, params, is_ours) else { continue };
+            let touched = added(touched, params);
+            let sql = level.flipped_values(&moved, &touched);
+            let [flipped, left, came] =
+                past.arrays(&sql, params, is_ours).map(|array| array.map(|array| added(array, params)));
+            let driving = if driving == Driving::Flipped { flipped } else { Some(touched) };
+            moved.values[level.number] = Some(Values { driving, left, came });
         }
         moved
     }

@@ -1,5 +1,6 @@
 //! What a filter may know of the session: parameters, settings of allowed prefixes, the user.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
@@ -8,6 +9,7 @@ use syncline_delta::Error;
 use syncline_delta::filter::Constants;
 
 use crate::error::Result;
+use crate::pg::rights;
 
 static PREFIXES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"app."));
 
@@ -27,6 +29,8 @@ pub fn define_settings() {
 pub struct Session<'a> {
     /// `params` of the shape.
     pub params: &'a [Value],
+    /// Whether a setting was asked for, which may be another one in the next call.
+    pub has_settings: Cell<bool>,
 }
 
 impl Constants for Session<'_> {
@@ -35,6 +39,7 @@ impl Constants for Session<'_> {
     }
 
     fn setting(&self, name: &str, missing_ok: bool) -> Result<Option<String>> {
+        self.has_settings.set(true);
         let allowed = PREFIXES.get().unwrap_or_default();
         let allowed = allowed.to_string_lossy();
         if !allowed.split(',').map(str::trim).any(|prefix| !prefix.is_empty() && name.starts_with(prefix)) {
@@ -51,6 +56,6 @@ impl Constants for Session<'_> {
 
     fn current_user(&self) -> String {
         // SAFETY: the name is a palloc'd C string.
-        unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)) }.to_string_lossy().into_owned()
+        unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(rights::user(), false)) }.to_string_lossy().into_owned()
     }
 }

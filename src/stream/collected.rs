@@ -1,7 +1,5 @@
 //! A transaction as it is decoded, and what it comes to.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::rc::Rc;
 
 use pgrx::pg_sys;
@@ -14,9 +12,9 @@ use syncline_delta::stream::options::Options;
 
 use super::memory;
 use super::relations::{self, Known, Member, Plan, Relations, Taken};
-use crate::pg::decoding::{self, Opened, RowChange, Tuple};
+use crate::pg::decoding::{self, Copied, Opened, RowChange, Tuple};
 use crate::pg::guard;
-use crate::pg::image::{self, Storage};
+use crate::pg::image;
 use crate::pg::memory::Area;
 use crate::pg::{function, settings};
 
@@ -39,6 +37,9 @@ mod column {
 /// The bytes of messages that are kept for the commit.
 const MESSAGES: usize = 1 << 20;
 
+/// Values of so many bytes come to no text that is too large to be written.
+const CALM: usize = 64 << 20;
+
 /// What a key and the places of its columns take beside the values.
 const OVERHEAD: usize = 200;
 
@@ -53,7 +54,9 @@ pub struct Collected {
     /// By shape: why it cannot be followed.
     stale: Vec<Option<Reason>>,
     /// By table.
-    nets: HashMap<pg_sys::Oid, (Rc<Plan>, Net<pg_sys::Datum>)>,
+    nets: Vec<(Rc<Plan>, Net<pg_sys::Datum>)>,
+    /// Whether all values so far are written without an error, if their types are.
+    is_plain: bool,
     /// Messages that were not written yet.
     messages: Batches,
     /// The bytes that it takes.
@@ -70,7 +73,8 @@ impl Collected {
             heartbeat: None,
             is_epoch_changed: false,
             stale: vec![None; shapes],
-            nets: HashMap::new(),
+            nets: Vec::new(),
+            is_plain: true,
             messages: Batches::default(),
             size: 0,
             is_echo,
@@ -134,27 +138,23 @@ impl Collected {
             return None;
         }
         if self.size > memory() {
-            let touched: Vec<Rc<Plan>> = self.nets.drain().map(|(_, (plan, _))| plan).collect();
+            let touched: Vec<Rc<Plan>> = self.nets.drain(..).map(|(plan, _)| plan).collect();
             for plan in touched.iter().chain([plan]) {
                 self.make_stale(plan.shapes(), Reason::Size);
             }
             return None;
         }
-        match self.nets.entry(plan.root) {
-            Entry::Vacant(entry) => Some(&mut entry.insert((Rc::clone(plan), Net::default())).1),
-            Entry::Occupied(entry) => {
-                let (known, net) = entry.into_mut();
-                if relations::is_same(known, plan) {
-                    return Some(net);
-                }
-                // The table is another one than at the transaction's start.
-                let both: Vec<usize> = known.shapes().chain(plan.shapes()).collect();
-                for shape in both {
-                    self.stale[shape].get_or_insert(Reason::Schema);
-                }
-                None
-            }
+        let Some(place) = self.nets.iter().position(|(known, _)| known.root == plan.root) else {
+            self.nets.push((Rc::clone(plan), Net::default()));
+            return self.nets.last_mut().map(|(_, net)| net);
+        };
+        if relations::is_same(&self.nets[place].0, plan) {
+            return Some(&mut self.nets[place].1);
         }
+        // The table is another one than at the transaction's start.
+        let known = Rc::clone(&self.nets[place].0);
+        self.make_stale(known.shapes().chain(plan.shapes()), Reason::Schema);
+        None
     }
 
     fn row(&mut self, member: &Member, area: Area, change: RowChange<'_>) {
@@ -167,20 +167,23 @@ impl Collected {
         if !member.is_told {
             return self.make_stale(plan.shapes(), Reason::Schema);
         }
-        if self.net(plan).is_none() {
-            return;
+        let Some(net) = self.net(plan) else { return };
+        if passes(member, net, area, &change) {
+            return net.pass();
         }
-        let mut size = 0;
-        let applied = area.run(|| apply(member, change, &mut size));
-        self.size += size;
-        match (applied, self.net(plan)) {
-            (Some(applied), Some(net)) => match applied {
-                Applied::Insert(key, cells) => net.insert(&key, cells),
-                Applied::Update(from, to, cells) => net.update(&from, &to, cells),
-                Applied::Delete(key) => net.delete(&key),
-            },
-            (Some(_), None) => {}
-            (None, _) => self.make_stale(plan.shapes(), Reason::Schema),
+        let mut copied = Copied { bytes: 0, is_plain: true };
+        let applied = area.run(|| apply(member, change, &mut copied));
+        let told = applied.is_some();
+        match applied {
+            Some(Applied::Insert(key, cells)) => net.insert(&key, cells),
+            Some(Applied::Update(from, to, cells)) => net.update(from.as_ref().unwrap_or(&to), &to, cells),
+            Some(Applied::Delete(key)) => net.delete(&key),
+            None => {}
+        }
+        self.size += OVERHEAD + plan.columns.len() * size_of::<Cell<pg_sys::Datum>>() + copied.bytes;
+        self.is_plain &= copied.is_plain;
+        if !told {
+            self.make_stale(plan.shapes(), Reason::Schema);
         }
     }
 
@@ -285,14 +288,15 @@ impl Collected {
     pub fn finish(&mut self, options: &Options, area: Area, out: &mut Batches) -> Vec<usize> {
         let nets = std::mem::take(&mut self.nets);
         let tables: Vec<Table> =
-            nets.into_values().filter(|(_, net)| !net.is_empty()).map(|(plan, net)| (plan, net.finish())).collect();
+            nets.into_iter().filter(|(_, net)| !net.is_empty()).map(|(plan, net)| (plan, net.finish())).collect();
         let is_touched = |&shape: &usize| {
             self.stale[shape].is_none()
                 && tables.iter().any(|(plan, _)| plan.uses.iter().any(|used| used.shape == shape))
         };
         let touched: Vec<usize> = (0..self.stale.len()).filter(is_touched).collect();
         let mut changes: Vec<Batches> = Vec::new();
-        for (shape, effect) in touched.iter().zip(net_effects(&touched, &tables, area)) {
+        let is_plain = self.is_plain && self.size < CALM && tables.iter().all(|(plan, _)| plan.is_plain);
+        for (shape, effect) in touched.iter().zip(net_effects(&touched, &tables, area, is_plain)) {
             match effect {
                 Ok(batches) => changes.push(batches),
                 Err(reason) => self.make_stale([*shape], reason),
@@ -312,23 +316,49 @@ impl Collected {
 /// A row change, with copies of what is needed of it.
 enum Applied {
     Insert(Vec<u8>, Cells),
-    Update(Vec<u8>, Vec<u8>, Cells),
+    /// The key that it had, if the log tells one, and the one that it has.
+    Update(Option<Vec<u8>>, Vec<u8>, Cells),
     Delete(Vec<u8>),
 }
 
-/// Takes a change apart; nothing if the log does not tell its key.
-fn apply(member: &Member, change: RowChange<'_>, size: &mut usize) -> Option<Applied> {
+/// Whether a change need not be kept: see [`Net::pass`].
+fn passes(member: &Member, net: &Net<pg_sys::Datum>, area: Area, change: &RowChange<'_>) -> bool {
     let plan = &member.plan;
-    *size += OVERHEAD + plan.columns.len() * size_of::<Cell<pg_sys::Datum>>();
-    let mut copy = |cell: Cell<pg_sys::Datum>, storage: Storage| match cell {
-        Cell::Value(datum) => {
-            let (datum, bytes) = decoding::copy(datum, storage);
-            *size += bytes;
-            Cell::Value(datum)
-        }
-        other => other,
+    let (RowChange::Insert(row) | RowChange::Update(None, row)) = *change else { return false };
+    if !plan.is_selective || row.has_external() {
+        return false;
+    }
+    let read = |place: usize| row.cell(member.numbers[place], plan.columns[place].storage);
+    let is_wanted = |used: &relations::Use| {
+        used.taken.as_ref().is_none_or(|taken| {
+            let mut is_plain = true;
+            let columns = taken.filter.iter().map(|&place| {
+                let value = datum(&read(place));
+                is_plain &= value.is_none_or(|value| decoding::is_plain(value, plan.columns[place].storage));
+                (plan.columns[place].number, value)
+            });
+            let columns: Vec<_> = columns.collect();
+            !is_plain || taken.condition.as_ref().is_none_or(|condition| condition.holds(columns))
+        })
     };
+    if plan.uses.iter().any(is_wanted) {
+        return false;
+    }
+    // Nothing was told of any key, or not of this one.
+    net.is_empty() || area.run(|| key_of(plan, |place| datum(&read(place)))).is_some_and(|key| !net.has(&key))
+}
+
+/// Takes a change apart; nothing if the log does not tell its key.
+fn apply(member: &Member, change: RowChange<'_>, copied: &mut Copied) -> Option<Applied> {
+    let plan = &member.plan;
     let storage = |place: usize| plan.columns[place].storage;
+    let copy =
+        |cells: &mut Cells| decoding::copy(cells.iter_mut().zip(plan.columns.iter().map(|column| column.storage)));
+    let new_cells = |row: Tuple<'_>| -> Cells {
+        let mut deformed = member.deformed.borrow_mut();
+        deformed.read(row);
+        (0..plan.columns.len()).map(|place| deformed.cell(member.numbers[place], storage(place))).collect()
+    };
     let read = |row: Tuple<'_>, place: usize| row.cell(member.numbers[place], storage(place));
     // Of an old row only the key is in the log, unless the table logs all of it.
     let old_cells = |row: Tuple<'_>| -> Cells {
@@ -337,23 +367,25 @@ fn apply(member: &Member, change: RowChange<'_>, size: &mut usize) -> Option<App
         };
         (0..plan.columns.len()).map(cell).collect()
     };
-    let all = 0..plan.columns.len();
     match change {
         RowChange::Insert(row) => {
-            let cells: Cells = all.map(|place| copy(read(row, place), storage(place))).collect();
+            let mut cells = new_cells(row);
+            *copied = copy(&mut cells);
             Some(Applied::Insert(key_text(plan, &cells)?, cells))
         }
         RowChange::Update(old, new) => {
             let old = old.map(old_cells);
-            let cell = |place: usize| match (read(new, place), &old) {
-                (Cell::Unlogged, Some(old)) => old[place],
-                (cell, _) => cell,
-            };
-            let cells: Cells = all.map(|place| copy(cell(place), storage(place))).collect();
+            let mut cells = new_cells(new);
+            for (cell, old) in cells.iter_mut().zip(old.iter().flatten()) {
+                if matches!(cell, Cell::Unlogged) {
+                    *cell = *old;
+                }
+            }
+            *copied = copy(&mut cells);
             let to = key_text(plan, &cells)?;
             let from = match old {
-                Some(old) => key_text(plan, &old)?,
-                None => to.clone(),
+                Some(old) => Some(key_text(plan, &old)?),
+                None => None,
             };
             Some(Applied::Update(from, to, cells))
         }
@@ -363,11 +395,16 @@ fn apply(member: &Member, change: RowChange<'_>, size: &mut usize) -> Option<App
 
 /// The key of a row; nothing if a column of it is not known.
 fn key_text(plan: &Plan, cells: &Cells) -> Option<Vec<u8>> {
-    if !plan.key.iter().all(|&place| matches!(cells[place], Cell::Value(_))) {
+    key_of(plan, |place| datum(&cells[place]))
+}
+
+/// The same of columns that are not all read.
+fn key_of(plan: &Plan, value: impl Fn(usize) -> Option<pg_sys::Datum>) -> Option<Vec<u8>> {
+    if !plan.key.iter().all(|&place| value(place).is_some()) {
         return None;
     }
-    let mut text = Vec::new();
-    let mut write = || plan.key_text.write(&mut text, |place| datum(&cells[place]));
+    let mut text = Vec::with_capacity(64);
+    let write = || plan.key_text.write(&mut text, value);
     if plan.is_key_plain {
         write()
     } else {
@@ -387,7 +424,12 @@ fn datum(cell: &Cell<pg_sys::Datum>) -> Option<pg_sys::Datum> {
 type Table = (Rc<Plan>, Vec<Outcome<pg_sys::Datum>>);
 
 /// What the clients of these shapes have to do.
-fn net_effects(shapes: &[usize], tables: &[Table], area: Area) -> Vec<std::result::Result<Batches, Reason>> {
+fn net_effects(
+    shapes: &[usize],
+    tables: &[Table],
+    area: Area,
+    is_plain: bool,
+) -> Vec<std::result::Result<Batches, Reason>> {
     if shapes.is_empty() {
         return Vec::new();
     }
@@ -397,6 +439,9 @@ fn net_effects(shapes: &[usize], tables: &[Table], area: Area) -> Vec<std::resul
         left = left.saturating_sub(batches.size());
         Ok(batches)
     };
+    if is_plain {
+        return shapes.iter().map(effect).collect();
+    }
     // An error in here comes from code of a type, or from a value too large to be written: then each shape stands for itself.
     guard::attempt(|| settings::pinned(|| shapes.iter().map(&mut effect).collect())).unwrap_or_else(|| {
         let alone = |shape| guard::attempt(|| settings::pinned(|| effect(shape))).unwrap_or(Err(Reason::Schema));
@@ -442,21 +487,23 @@ fn change(
         (Decision::Stale(reason), _) => return Err(reason),
         _ if taken.is_relational => return Err(Reason::Parent),
         (Decision::Upsert, Some(cells)) => {
-            let mut out = taken.upsert.clone();
-            taken.key.write(&mut out, |place| datum(&cells[place]));
-            out.extend_from_slice(b", \"value\": ");
             let is_known = |place: usize| !matches!(cells[place], Cell::Unlogged);
-            taken.value.write_known(&mut out, is_known, |place| datum(&cells[place]));
-            let missing = taken.output.iter().filter(|&&place| !is_known(place));
-            object::unchanged(&mut out, missing.map(|&place| plan.columns[place].name.as_str()));
-            upserts.push(&out);
+            upserts.write(|out| {
+                out.extend_from_slice(&taken.upsert);
+                taken.key.write(out, |place| datum(&cells[place]));
+                out.extend_from_slice(b", \"value\": ");
+                taken.value.write_known(out, is_known, |place| datum(&cells[place]));
+                let missing = taken.output.iter().filter(|&&place| !is_known(place));
+                object::unchanged(out, missing.map(|&place| plan.columns[place].name.as_str()));
+            });
         }
         _ => {
             let Some(before) = outcome.before() else { return Err(Reason::Schema) };
-            let mut out = taken.delete.clone();
-            taken.key.write(&mut out, |place| datum(&before[place]));
-            out.push(b'}');
-            deletes.push(&out);
+            deletes.write(|out| {
+                out.extend_from_slice(&taken.delete);
+                taken.key.write(out, |place| datum(&before[place]));
+                out.push(b'}');
+            });
         }
     }
     Ok(())

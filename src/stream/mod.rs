@@ -22,8 +22,6 @@ use crate::pg::{settings, snapshot};
 use collected::Collected;
 use relations::Relations;
 
-pub use relations::watch_invalidations;
-
 entry_point!(
     /// `syncline.flush()`
     syncline_flush,

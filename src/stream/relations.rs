@@ -1,10 +1,10 @@
 //! What a relation in the log means for the shapes: at the moment that is decoded, not today.
 
-use std::cell::Cell;
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use pgrx::{pg_guard, pg_sys};
+use pgrx::pg_sys;
 use syncline_delta::Error;
 use syncline_delta::filter::{Filter, Select};
 use syncline_delta::shape::{Shape, Table};
@@ -13,41 +13,23 @@ use syncline_delta::stream::object;
 use crate::catalog::Tracked;
 use crate::error::Result;
 use crate::pg::condition::Condition;
+use crate::pg::decoding::Deformed;
 use crate::pg::guard;
 use crate::pg::memory::Area;
 use crate::pg::relation::{self, Attribute, Relation};
-use crate::pg::{settings, types};
+use crate::pg::{definitions, settings, types};
 use crate::plan;
 use crate::query::{self, View};
 use crate::row::Object;
 
-thread_local! {
-    /// Rises with each change of a catalog that anything here was read from.
-    static GENERATION: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Notices changed definitions.
-pub fn watch_invalidations() {
-    #[pg_guard]
-    unsafe extern "C-unwind" fn of_relation(_argument: pg_sys::Datum, _changed: pg_sys::Oid) {
-        GENERATION.set(GENERATION.get() + 1);
-    }
-    #[pg_guard]
-    unsafe extern "C-unwind" fn of_catalog(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
-        GENERATION.set(GENERATION.get() + 1);
-    }
-    use pg_sys::SysCacheIdentifier as Cache;
-    // SAFETY: the callbacks stay valid as long as the library is loaded, which is for ever.
-    unsafe {
-        pg_sys::CacheRegisterRelcacheCallback(Some(of_relation), pg_sys::Datum::from(0usize));
-        for cache in [Cache::NAMESPACEOID, Cache::TYPEOID, Cache::CASTSOURCETARGET] {
-            pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(of_catalog), pg_sys::Datum::from(0usize));
-        }
-    }
-}
-
-/// Types whose texts depend on no setting.
-const PLAIN: [pg_sys::Oid; 9] = [
+/// Types whose texts depend on no setting, and whose values are written and compared without an error: but for one that does
+/// not fit into memory.
+const PLAIN: [pg_sys::Oid; 14] = [
+    pg_sys::DATEOID,
+    pg_sys::TIMESTAMPOID,
+    pg_sys::TIMESTAMPTZOID,
+    pg_sys::JSONOID,
+    pg_sys::JSONBOID,
     pg_sys::BOOLOID,
     pg_sys::INT2OID,
     pg_sys::INT4OID,
@@ -58,6 +40,10 @@ const PLAIN: [pg_sys::Oid; 9] = [
     pg_sys::BPCHAROID,
     pg_sys::UUIDOID,
 ];
+
+/// Collations that no comparison refuses.
+const PLAIN_COLLATIONS: [pg_sys::Oid; 4] =
+    [pg_sys::InvalidOid, pg_sys::DEFAULT_COLLATION_OID, pg_sys::C_COLLATION_OID, pg_sys::POSIX_COLLATION_OID];
 
 /// What one shape takes of a table.
 pub struct Use {
@@ -99,6 +85,10 @@ pub struct Plan {
     pub key_text: Object,
     /// Whether that gives the same text under all settings.
     pub is_key_plain: bool,
+    /// Whether the texts of all columns are the same under all settings, and written without an error.
+    pub is_plain: bool,
+    /// Whether each shape's own columns tell which rows it does not want, and comparing them raises no error.
+    pub is_selective: bool,
     /// The shapes that have it.
     pub uses: Vec<Use>,
     /// The shapes in which it decides over rows of another table.
@@ -135,6 +125,8 @@ pub struct Member {
     pub is_told: bool,
     /// Whether the log has all old values.
     pub logs_all: bool,
+    /// The tuple that is read.
+    pub deformed: RefCell<Deformed>,
 }
 
 /// What a relation is.
@@ -160,8 +152,8 @@ pub enum Known {
 /// What relations are, as far as it was asked.
 pub struct Relations {
     generation: u64,
-    known: HashMap<pg_sys::Oid, Rc<Known>>,
-    plans: HashMap<pg_sys::Oid, Option<Rc<Plan>>>,
+    known: BTreeMap<u32, Rc<Known>>,
+    plans: BTreeMap<u32, Option<Rc<Plan>>>,
     /// The tables that shapes have been seen to have, by any name.
     roots: Vec<(usize, pg_sys::Oid)>,
     /// Areas of plans that were replaced.
@@ -173,9 +165,9 @@ impl Relations {
     /// Nothing known yet.
     pub fn new(area: Area) -> Self {
         Self {
-            generation: GENERATION.get(),
-            known: HashMap::new(),
-            plans: HashMap::new(),
+            generation: definitions::generation(),
+            known: BTreeMap::new(),
+            plans: BTreeMap::new(),
             roots: Vec::new(),
             retired: Vec::new(),
             area,
@@ -184,8 +176,8 @@ impl Relations {
 
     /// Forgets what may have changed. Plans whose definition turns out to be the same are taken up again.
     pub fn refresh(&mut self) {
-        if self.generation != GENERATION.get() {
-            self.generation = GENERATION.get();
+        if self.generation != definitions::generation() {
+            self.generation = definitions::generation();
             self.known.clear();
             for plan in std::mem::take(&mut self.plans).into_values().flatten() {
                 self.retired.push(plan.area);
@@ -209,11 +201,11 @@ impl Relations {
     /// What a relation is.
     pub fn get(&mut self, shapes: &[(String, Shape)], oid: pg_sys::Oid) -> Rc<Known> {
         self.refresh();
-        if let Some(known) = self.known.get(&oid) {
+        if let Some(known) = self.known.get(&oid.to_u32()) {
             return Rc::clone(known);
         }
         let known = Rc::new(self.read(shapes, oid));
-        self.known.insert(oid, Rc::clone(&known));
+        self.known.insert(oid.to_u32(), Rc::clone(&known));
         known
     }
 
@@ -243,7 +235,7 @@ impl Relations {
     /// What the shapes take of a table, if they have it.
     pub fn plan(&mut self, shapes: &[(String, Shape)], root: pg_sys::Oid) -> Option<Rc<Plan>> {
         self.refresh();
-        if let Some(plan) = self.plans.get(&root) {
+        if let Some(plan) = self.plans.get(&root.to_u32()) {
             return plan.clone();
         }
         let plan = relation::peek(root).and_then(|relation| Some(Builder::new(&relation, shapes)?.build(&self.area)));
@@ -253,7 +245,7 @@ impl Relations {
                 self.roots.push((shape, root));
             }
         }
-        self.plans.insert(root, plan.clone());
+        self.plans.insert(root.to_u32(), plan.clone());
         plan
     }
 }
@@ -281,7 +273,8 @@ impl Member {
         };
         let is_told =
             fires(relation::STAMP) && fires(relation::LOG) && numbers.as_ref().is_some_and(|numbers| logs_key(numbers));
-        Self { plan, numbers: numbers.unwrap_or_default(), is_told, logs_all: here.identity.is_none() }
+        let (numbers, logs_all) = (numbers.unwrap_or_default(), here.identity.is_none());
+        Self { plan, numbers, is_told, logs_all, deformed: RefCell::default() }
     }
 }
 
@@ -376,12 +369,30 @@ impl<'a> Builder<'a> {
             let take = |reads| guard::attempt(|| self.take(wish, reads, &columns, &key)).and_then(Result::ok);
             Use { shape: wish.place, taken: reads.as_ref().and_then(take) }
         });
-        let uses = uses.collect();
+        let uses: Vec<Use> = uses.collect();
         let key_text = Object::new(key.iter().map(|&place| (place, &columns[place])), false, false);
         let is_plain = |&place: &usize| PLAIN.contains(&columns[place].storage.typid);
         let is_key_plain = key.iter().all(is_plain);
+        let is_safe = |place: &usize| is_plain(place) && PLAIN_COLLATIONS.contains(&columns[*place].collation);
+        let is_all_plain = (0..columns.len()).all(|place| is_safe(&place));
+        let is_selective = |used: &Use| {
+            used.taken.as_ref().is_some_and(|taken| taken.condition.is_some() && taken.filter.iter().all(is_safe))
+        };
+        let is_selective = uses.iter().all(is_selective);
         let definition = format!("{:?} {:?} {columns:?}", relation.name, relation.key);
-        Plan { root: relation.oid, columns, key, key_text, is_key_plain, uses, levels: self.levels, definition, area }
+        Plan {
+            root: relation.oid,
+            columns,
+            key,
+            key_text,
+            is_key_plain,
+            is_plain: is_all_plain,
+            is_selective,
+            uses,
+            levels: self.levels,
+            definition,
+            area,
+        }
     }
 
     fn take(&self, wish: &Wish<'_>, reads: &Reads, columns: &[Attribute], key: &[usize]) -> Result<Taken> {

@@ -4,11 +4,8 @@
 /// Appends a JSON string.
 pub fn string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
-    let mut done = 0;
-    for (i, &byte) in text.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
+    let (mut done, mut i) = (0, plain(text));
+    while let Some(&byte) = text.get(i) {
         out.extend_from_slice(&text[done..i]);
         done = i + 1;
         match byte {
@@ -26,9 +23,19 @@ pub fn string(out: &mut Vec<u8>, text: &[u8]) {
                 out.push(HEX[usize::from(byte & 15)]);
             }
         }
+        i = done + plain(&text[done..]);
     }
     out.extend_from_slice(&text[done..]);
     out.push(b'"');
+}
+
+/// How many bytes at the beginning stand for themselves.
+fn plain(text: &[u8]) -> usize {
+    let is_plain = |byte: u8| (byte >= 0x20) & (byte != b'"') & (byte != b'\\');
+    // Whole blocks first, without a branch for each byte.
+    let blocks = text.chunks_exact(32).take_while(|block| block.iter().fold(true, |all, &byte| all & is_plain(byte)));
+    let start = 32 * blocks.count();
+    start + text[start..].iter().take_while(|&&byte| is_plain(byte)).count()
 }
 
 /// Appends an integer.

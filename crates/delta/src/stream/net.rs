@@ -52,11 +52,12 @@ impl<V> Default for Touch<V> {
 #[derive(Debug)]
 pub struct Net<V> {
     touches: HashMap<Key, Touch<V>>,
+    has_passed: bool,
 }
 
 impl<V> Default for Net<V> {
     fn default() -> Self {
-        Self { touches: HashMap::new() }
+        Self { touches: HashMap::new(), has_passed: false }
     }
 }
 
@@ -69,6 +70,18 @@ impl<V: Copy> Net<V> {
     /// Whether no key was touched.
     pub fn is_empty(&self) -> bool {
         self.touches.is_empty()
+    }
+
+    /// Whether anything was told of the key.
+    pub fn has(&self, key: &[u8]) -> bool {
+        self.touches.contains_key(key)
+    }
+
+    /// Leaves out a row that came, or changed under its key, where nothing was told of the key and these hold: no shape wants
+    /// the row as it is now, and all its columns are in the log, so that no later version can leave one out that this one
+    /// changed. What the key was still tells its first log row, and without one it was and is in no shape.
+    pub fn pass(&mut self) {
+        self.has_passed = true;
     }
 
     fn key(&self, key: &[u8]) -> Key {
@@ -87,8 +100,21 @@ impl<V: Copy> Net<V> {
         self.touch(&key, true).now = Some(Slot { origin: None, cells });
     }
 
+    /// The first change of a key is told, and leaves it as it is; nothing is done if it is not the first.
+    fn update_untouched(&mut self, key: &[u8], cells: Vec<Cell<V>>) -> Option<Vec<Cell<V>>> {
+        if self.has(key) {
+            return Some(cells);
+        }
+        let key: Key = Rc::from(key);
+        let now = Some(Slot { origin: Some(Rc::clone(&key)), cells });
+        self.touches.insert(key, Touch { is_new: Some(false), now, first: None });
+        None
+    }
+
     /// The row of key `from` is now this one, under key `to`.
-    pub fn update(&mut self, from: &[u8], to: &[u8], mut cells: Vec<Cell<V>>) {
+    pub fn update(&mut self, from: &[u8], to: &[u8], cells: Vec<Cell<V>>) {
+        let cells = if from == to { self.update_untouched(to, cells) } else { Some(cells) };
+        let Some(mut cells) = cells else { return };
         let (from, to) = (self.key(from), self.key(to));
         let source = self.touch(&from, false);
         let origin = match source.now.take() {
@@ -123,8 +149,12 @@ impl<V: Copy> Net<V> {
     /// What became of each key, in the keys' order.
     pub fn finish(mut self) -> Vec<Outcome<V>> {
         // A column that no version of a row had in the log is what it was when the transaction found the row.
-        let mut rows: Vec<(Key, Slot<V>)> =
-            self.touches.iter_mut().filter_map(|(key, touch)| Some((Rc::clone(key), touch.now.take()?))).collect();
+        let lacks = |row: &mut Slot<V>| row.cells.iter().any(|cell| matches!(cell, Cell::Unlogged));
+        let mut rows: Vec<(Key, Slot<V>)> = self
+            .touches
+            .iter_mut()
+            .filter_map(|(key, touch)| Some((Rc::clone(key), touch.now.take_if(lacks)?)))
+            .collect();
         for (_, row) in &mut rows {
             let origin = row.origin.as_ref().and_then(|origin| self.touches.get(origin));
             if let Some((_, Some(was))) = origin.and_then(|touch| touch.first.as_ref()) {
@@ -138,8 +168,9 @@ impl<V: Copy> Net<V> {
         for (key, row) in rows {
             self.touches.entry(key).or_default().now = Some(row);
         }
+        let has_passed = self.has_passed;
         let mut outcomes: Vec<Outcome<V>> =
-            self.touches.into_iter().map(|(key, touch)| Outcome::of(key, touch)).collect();
+            self.touches.into_iter().map(|(key, touch)| Outcome::of(key, touch, has_passed)).collect();
         outcomes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         outcomes
     }
@@ -192,9 +223,11 @@ impl<V: Copy> Outcome<V> {
         }
     }
 
-    fn of(key: Key, touch: Touch<V>) -> Self {
+    fn of(key: Key, touch: Touch<V>, has_passed: bool) -> Self {
         let stayed = touch.now.as_ref().is_some_and(|row| row.origin.as_ref() == Some(&key));
-        let before = match (touch.is_new, touch.first) {
+        // A log row without a change is that of one that was left out.
+        let is_new = touch.is_new.or(has_passed.then_some(false));
+        let before = match (is_new, touch.first) {
             (Some(true), _) | (Some(false), Some((_, None))) => Before::Absent,
             (Some(false), Some((_, Some(was)))) => Before::Row(was),
             (Some(false), None) if stayed => Before::Same,

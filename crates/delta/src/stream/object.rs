@@ -16,6 +16,9 @@ use crate::snapshot::Xid;
 /// The most bytes of a write, unless one object alone is larger.
 pub const BATCH: usize = 64 << 10;
 
+/// The room that a text begins with.
+const FIRST: usize = 4 << 10;
+
 /// Objects, one a line, in texts of at most [`BATCH`] bytes; none is split.
 #[derive(Debug, Default)]
 pub struct Batches {
@@ -27,21 +30,38 @@ pub struct Batches {
 impl Batches {
     /// Appends an object.
     pub fn push(&mut self, object: &[u8]) {
-        if !self.open.is_empty() && self.open.len() + 1 + object.len() > BATCH {
-            self.done.push(std::mem::take(&mut self.open));
-        }
-        if !self.open.is_empty() {
-            self.open.push(b'\n');
-        }
-        self.open.extend_from_slice(object);
-        self.size += object.len();
+        self.write(|out| out.extend_from_slice(object));
     }
 
-    /// Appends the objects of others.
+    /// Appends the object that `object` writes behind what is there.
+    pub fn write(&mut self, object: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.open.len();
+        if before == 0 {
+            self.open.reserve(FIRST);
+        } else {
+            self.open.push(b'\n');
+        }
+        let start = self.open.len();
+        object(&mut self.open);
+        self.size += self.open.len() - start;
+        if before > 0 && self.open.len() > BATCH {
+            let last = self.open.split_off(start);
+            self.open.truncate(before);
+            self.done.push(std::mem::replace(&mut self.open, last));
+        }
+    }
+
+    /// Appends the objects of others, by whole texts.
     pub fn append(&mut self, other: Self) {
+        self.size += other.size;
         for text in other.finish() {
-            for object in text.split(|&byte| byte == b'\n') {
-                self.push(object);
+            if self.open.is_empty() {
+                self.open = text;
+            } else if self.open.len() + 1 + text.len() <= BATCH {
+                self.open.push(b'\n');
+                self.open.extend_from_slice(&text);
+            } else {
+                self.done.push(std::mem::replace(&mut self.open, text));
             }
         }
     }

@@ -6,6 +6,7 @@ mod bulk;
 mod charts;
 mod control;
 mod curves;
+mod decode;
 mod delta;
 mod first;
 mod live;
@@ -31,7 +32,7 @@ use syncline_tests::{Cluster, Install};
 const RUNS: usize = 9;
 
 /// What can be run on its own, each in a database of its own.
-const PARTS: [(&str, Part); 7] = [
+const PARTS: [(&str, Part); 8] = [
     ("control", |bench| bench.control()),
     ("write", |bench| bench.write()),
     ("first", |bench| bench.first()),
@@ -39,6 +40,7 @@ const PARTS: [(&str, Part); 7] = [
     ("pull", |bench| bench.pull()),
     ("live", |bench| bench.live()),
     ("curves", |bench| bench.curves()),
+    ("decode", |bench| decode::measure(bench.install, &mut bench.report, bench.quick)),
 ];
 
 type Part = fn(&mut Bench<'_>);
@@ -54,6 +56,7 @@ const SETTINGS: [(&str, &str); 6] = [
 ];
 
 struct Bench<'a> {
+    install: &'a Install,
     cluster: &'a Cluster<'a>,
     /// The database of the part that runs.
     database: &'static str,
@@ -77,8 +80,15 @@ fn main() {
     let install = Install::new();
     let cluster = Cluster::start_with(&install, &SETTINGS);
     let client = cluster.connect();
-    let mut bench =
-        Bench { cluster: &cluster, database: "postgres", client, report: Report::default(), quick, counter: 0 };
+    let mut bench = Bench {
+        install: &install,
+        cluster: &cluster,
+        database: "postgres",
+        client,
+        report: Report::default(),
+        quick,
+        counter: 0,
+    };
     for (name, part) in PARTS.iter().filter(|(name, _)| only.is_empty() || only.contains(name)) {
         let start = Instant::now();
         bench.run(name, *part);

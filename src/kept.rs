@@ -1,0 +1,89 @@
+//! Plans of shapes, kept from one call to the next.
+//!
+//! A server pulls with the same few shapes again and again, and mostly nothing is new: then resolving and binding the shape
+//! would be most of the work. What is kept is used only under locks on all its tables, and only if no definition has
+//! changed when they are there.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::rc::Rc;
+
+use pgrx::pg_sys;
+
+use crate::error::Result;
+use crate::pg::memory::Area;
+use crate::pg::{definitions, relation, rights};
+use crate::plan::Plans;
+use crate::shapes::Asked;
+
+/// The most plans that a backend keeps, and the longest text of one.
+const MAX_KEPT: usize = 64;
+const MAX_LENGTH: usize = 16 << 10;
+
+/// All that plans depend on, beside definitions: the request, what its name is defined as, who asks, and where names are
+/// looked for.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    text: String,
+    definition: String,
+    user: pg_sys::Oid,
+    path: Vec<pg_sys::Oid>,
+}
+
+/// Plans with the memory that they point to.
+pub struct Kept {
+    plans: Plans,
+    memory: Area,
+}
+
+impl Deref for Kept {
+    type Target = Plans;
+
+    fn deref(&self) -> &Plans {
+        &self.plans
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.memory.free();
+    }
+}
+
+thread_local! {
+    static KEPT: RefCell<HashMap<Key, (u64, Rc<Kept>)>> = RefCell::default();
+}
+
+/// The plans of the shape that a text asks for. All tables that it reads are locked, and were checked.
+///
+/// Call it before the settings are pinned.
+pub fn plans(text: &str) -> Result<Rc<Kept>> {
+    let asked = Asked::read(text)?;
+    let definition = asked.definition().to_owned();
+    let key = Key { text: text.to_owned(), definition, user: rights::user(), path: relation::search_path() };
+    if let Some((generation, kept)) = KEPT.with_borrow(|kept| kept.get(&key).cloned()) {
+        for tracked in kept.tracked() {
+            relation::lock(&tracked.relation);
+        }
+        if generation == definitions::generation() {
+            return Ok(kept);
+        }
+    }
+    let generation = definitions::generation();
+    // An error leaves it to the call.
+    let memory = Area::of_call(c"syncline shape");
+    let plans = memory.run(|| Plans::of(asked.shape()?))?;
+    memory.outlive_call();
+    let plans = Rc::new(Kept { plans, memory });
+    let is_short = key.text.len() + key.definition.len() <= MAX_LENGTH;
+    if plans.is_lasting && is_short && generation == definitions::generation() {
+        KEPT.with_borrow_mut(|kept| {
+            if kept.len() >= MAX_KEPT {
+                kept.clear();
+            }
+            kept.insert(key, (generation, Rc::clone(&plans)));
+        });
+    }
+    Ok(plans)
+}

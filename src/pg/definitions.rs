@@ -1,0 +1,48 @@
+//! Noticing that definitions changed: what was read from the catalog is read again.
+
+use std::cell::Cell;
+
+use pgrx::{pg_guard, pg_sys};
+
+thread_local! {
+    static GENERATION: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Rises with each change of a relation, its columns, keys, triggers, policies and privileges, and of what names, types,
+/// operators and rights are made of. Other sessions' changes are noticed when a lock is taken.
+pub fn generation() -> u64 {
+    GENERATION.get()
+}
+
+/// Starts to notice.
+pub fn watch() {
+    #[pg_guard]
+    unsafe extern "C-unwind" fn of_relation(_argument: pg_sys::Datum, _changed: pg_sys::Oid) {
+        GENERATION.set(GENERATION.get() + 1);
+    }
+    #[pg_guard]
+    unsafe extern "C-unwind" fn of_catalog(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
+        GENERATION.set(GENERATION.get() + 1);
+    }
+    use pg_sys::SysCacheIdentifier as Cache;
+    const CACHES: [Cache::Type; 11] = [
+        Cache::NAMESPACEOID,
+        Cache::TYPEOID,
+        Cache::CASTSOURCETARGET,
+        Cache::OPEROID,
+        Cache::CLAOID,
+        Cache::PROCOID,
+        Cache::COLLOID,
+        Cache::ENUMOID,
+        Cache::AUTHOID,
+        Cache::AUTHMEMMEMROLE,
+        Cache::DATABASEOID,
+    ];
+    // SAFETY: the callbacks stay valid as long as the library is loaded, which is for ever.
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(of_relation), pg_sys::Datum::from(0usize));
+        for cache in CACHES {
+            pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(of_catalog), pg_sys::Datum::from(0usize));
+        }
+    }
+}
