@@ -186,7 +186,7 @@ demo: build ## follows this machine's package index while it changes and the ser
 	@echo "== demo"
 	@cargo run --release -q -p syncline-tests --bin demo
 
-bench: build ## measures against peers; QUICK=1 with fewer rows, ONLY=write,pull these parts
+bench: build ## measures against peers into bench/results; QUICK=1 with fewer rows, ONLY=write,live some parts
 	@$(if $(BENCH_PACKAGES),$(call packages,$(BENCH_PACKAGES)))
 	@echo "== bench"
 	@cargo run --release -q -p syncline-tests --bin bench

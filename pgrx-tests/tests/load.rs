@@ -80,7 +80,7 @@ fn thousands_of_calls_in_one_session_leave_its_memory_as_it_is() {
         let pid = session.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
         let mut samples = Vec::new();
         for n in 0..=WARM_UP + WINDOWS * WINDOW {
-            if n >= WARM_UP && (n - WARM_UP) % WINDOW == 0 {
+            if n >= WARM_UP && (n - WARM_UP).is_multiple_of(WINDOW) {
                 samples.push(private_memory(pid).unwrap());
             }
             let outcome = session.batch_execute(&sql).err().map(|error| state(&error)).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! A against A: what this machine tells apart.
 
 use super::Bench;
+use super::delta::since;
 use super::measure::in_turns;
 use super::report::{Against, Goals};
 use super::write::{Subject, UNTRACKED};
@@ -27,9 +28,7 @@ impl Bench<'_> {
         self.table("pulled", 100_000);
         let cursor = self.cursor_of_all("pulled");
         self.time("UPDATE pulled SET title = 'changed' WHERE id <= 1000");
-        let delta = format!(
-            "SELECT count(*) FROM sync_changes('{cursor}', '{{\"tables\":{{\"pulled\":{{\"where\":\"project >= 0\"}}}}}}')"
-        );
+        let delta = since("pulled", &cursor);
         self.compare("delta of 1,000 rows against itself", &delta, &delta, None);
         let first = "SELECT count(*) FROM sync_changes(NULL, '{\"tables\":{\"pulled\":{}}}')";
         self.compare("first pull of 100,000 rows against itself", first, first, None);

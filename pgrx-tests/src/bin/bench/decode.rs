@@ -332,6 +332,6 @@ impl<'a> Decoding<'a> {
         self.stop(running, "live");
         let (early, last) = (taken[taken.len() / 10 - 1], taken[taken.len() - 1]);
         let name = format!("walsender's memory: {changes} changes / a tenth of them");
-        report.ratio("decode-memory", &name, "MB", &[last], &[early], Some(1.1));
+        report.ratio("memory", &name, "MB", &[last], &[early], Some(1.1));
     }
 }

@@ -3,7 +3,7 @@
 use postgres::Statement;
 
 use super::Bench;
-use super::measure::{Session, beside, cost, in_turns};
+use super::measure::{Session, cost, in_turns};
 use super::take::{NONE, take};
 
 /// Kept by hand: the transaction that wrote a row, and an index on it.
@@ -16,6 +16,18 @@ const QUERY_BY_HAND: &str = "
     SELECT to_jsonb(t) FROM $t t WHERE version >= $xmax AND project >= 0
     UNION ALL
     SELECT to_jsonb(t) FROM $t t WHERE version = ANY ('$xip'::bigint[]) AND version < $xmax AND project >= 0";
+
+/// What brings a client who holds all rows of a table that was made by `table` what has changed.
+pub fn since(table: &str, cursor: &str) -> String {
+    format!(
+        r#"SELECT op, relation, key, value, cursor FROM sync_changes('{cursor}', '{{"tables": {{"{table}": {{"where": "project >= 0"}}}}}}')"#
+    )
+}
+
+/// Exactly so many of a table's rows, all over it.
+pub fn spread(rows: u32, changed: u32) -> String {
+    format!("WHERE id::bigint * {changed} % {rows} < {changed}")
+}
 
 impl Bench<'_> {
     /// A few rows, many, and very many, of a table and of one ten times as large.
@@ -36,7 +48,7 @@ impl Bench<'_> {
             let turns = if self.quick { 9 } else { 15 };
             let mut costs = in_turns(turns + 1, &mut statements, |statement| {
                 cost(&mut self.client, &mut session, repeats, |session| {
-                    beside(&mut session[0], |session| {
+                    session[0].beside(|session| {
                         for _ in 0..repeats {
                             assert!(take(session, statement, NONE) >= 50 * changed as usize, "all rows come");
                         }
@@ -65,14 +77,12 @@ impl Bench<'_> {
             "SELECT pg_snapshot_xmax(s)::text, ARRAY(SELECT pg_snapshot_xip(s))::text FROM pg_current_snapshot() s";
         let row = self.client.query_one(sql, &[]).expect("there is a snapshot");
         let (xmax, xip): (&str, &str) = (row.get(0), row.get(1));
-        let spread = format!("WHERE id % {} = 0", rows / changed);
+        let spread = spread(rows, changed);
         self.time(&format!("UPDATE {table} SET title = 'changed ' || id {spread}"));
         self.time(&format!(
             "UPDATE {table}_by_hand SET title = 'changed ' || id, version = pg_current_xact_id()::text::bigint {spread}"
         ));
-        let ours = format!(
-            r#"SELECT op, relation, key, value, cursor FROM sync_changes('{cursor}', '{{"tables": {{"{table}": {{"where": "project >= 0"}}}}}}')"#
-        );
+        let ours = since(table, &cursor);
         let by_hand =
             QUERY_BY_HAND.replace("$t", &format!("{table}_by_hand")).replace("$xmax", xmax).replace("$xip", xip);
         [ours, by_hand].map(|sql| session.client.prepare(&sql).expect("it can be prepared"))

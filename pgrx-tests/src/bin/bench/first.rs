@@ -1,7 +1,7 @@
 //! Whole tables to a client that reads all the bytes, against the ways of PostgreSQL to send them.
 
 use super::Bench;
-use super::measure::{Cost, Session, cost, in_turns};
+use super::measure::{Session, cost, in_turns};
 use super::take::{NONE, take, take_copy};
 
 /// A query, and how many times its rows per second ours should reach.
@@ -48,14 +48,9 @@ impl Bench<'_> {
             })
         });
         let ours = &costs[peers.len()];
-        let per_second = |costs: &[Cost], value: fn(&Cost) -> f64| costs.iter().map(|cost| 1e6 / value(cost)).collect();
         for ((name, _, goal), peer) in peers.iter().zip(&costs) {
-            let parts: [(&str, fn(&Cost) -> f64); 2] = [("", |cost| cost.wall), (" of CPU", |cost| cost.cpu)];
-            for (part, value) in parts {
-                let (ours, peer): (Vec<f64>, Vec<f64>) = (per_second(ours, value), per_second(peer, value));
-                let name = format!("first pull of {rows} rows against {name}, rows per second{part}");
-                self.report.at_least("first", &name, "/s", &ours, &peer, Some(*goal));
-            }
+            let name = format!("first pull of {rows} rows against {name}, rows");
+            self.report.rates("first", &name, ours, peer, Some(*goal));
         }
     }
 

@@ -5,6 +5,7 @@
 mod bulk;
 mod charts;
 mod control;
+mod curves;
 mod decode;
 mod delta;
 mod first;
@@ -14,6 +15,7 @@ mod pages;
 mod pull;
 mod relational;
 mod report;
+mod summary;
 mod take;
 mod wakes;
 mod write;
@@ -21,6 +23,7 @@ mod write;
 use std::env;
 use std::time::Instant;
 
+use measure::{Cost, in_turns};
 use postgres::Client;
 use report::Report;
 use syncline_tests::{Cluster, Install};
@@ -29,13 +32,14 @@ use syncline_tests::{Cluster, Install};
 const RUNS: usize = 9;
 
 /// What can be run on its own, each in a database of its own.
-const PARTS: [(&str, Part); 8] = [
+const PARTS: [(&str, Part); 9] = [
     ("control", |bench| bench.control()),
     ("write", |bench| bench.write()),
     ("first", |bench| bench.first()),
     ("delta", |bench| bench.delta()),
     ("pull", |bench| bench.pull()),
     ("live", |bench| bench.live()),
+    ("curves", |bench| bench.curves()),
     ("decode", |bench| decode::measure(bench.install, &mut bench.report, bench.quick)),
     ("memory", |bench| decode::measure_memory(bench.install, &mut bench.report, bench.quick)),
 ];
@@ -43,8 +47,9 @@ const PARTS: [(&str, Part); 8] = [
 type Part = fn(&mut Bench<'_>);
 
 /// Autovacuum would come at another moment in each run, and so would the images of whole pages after a checkpoint.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 6] = [
     ("full_page_writes", "off"),
+    ("max_prepared_transactions", "1100"),
     ("shared_buffers", "1GB"),
     ("max_wal_size", "8GB"),
     ("checkpoint_timeout", "1h"),
@@ -125,16 +130,24 @@ impl Bench<'_> {
         if self.quick { 10 } else { 1 }
     }
 
+    /// A tracked table of rows of about 100 bytes.
     fn table(&mut self, name: &str, rows: u32) {
-        println!("loading {rows} rows into {name}");
-        self.client
-            .batch_execute(&format!(
-                "CREATE TABLE {name} (id int PRIMARY KEY, project int, title text, state text, at timestamptz);
-                 SELECT sync_track('{name}', '{{project}}');
-                 INSERT INTO {name} SELECT g, g % 1000, 'title of row ' || g, 'open', '2024-01-01'::timestamptz + g * '1 s'::interval
-                 FROM generate_series(1, {rows}) g",
-            ))
-            .expect("the table can be loaded");
+        let sql = format!(
+            "CREATE TABLE {name} (id int PRIMARY KEY, project int, title text, state text, at timestamptz);
+             SELECT sync_track('{name}', '{{project}}')"
+        );
+        self.client.batch_execute(&sql).expect("the table can be made");
+        self.load(name, 1, rows);
+    }
+
+    /// More rows into such a table.
+    fn load(&mut self, name: &str, from: u32, to: u32) {
+        println!("loading rows {from} to {to} into {name}");
+        let sql = format!(
+            "INSERT INTO {name} SELECT g, g % 1000, 'title of row ' || g, 'open', '2024-01-01'::timestamptz + g * '1 s'::interval
+             FROM generate_series({from}, {to}) g"
+        );
+        self.client.batch_execute(&sql).expect("the table can be loaded");
         self.client.batch_execute(&format!("VACUUM ANALYZE {name}")).expect("the table can be vacuumed");
     }
 
@@ -145,18 +158,22 @@ impl Bench<'_> {
         start.elapsed().as_secs_f64() * 1e3
     }
 
-    /// Interleaves both statements and notes the ratio of their times.
+    /// Runs both statements in turns and notes the ratios of CPU and time.
     fn compare(&mut self, name: &str, ours: &str, peer: &str, goal: Option<f64>) {
-        let (mut a, mut b) = (Vec::new(), Vec::new());
-        for turn in 0..RUNS {
-            if turn % 2 == 0 {
-                a.push(self.time(ours));
-            }
-            b.push(self.time(peer));
-            if turn % 2 == 1 {
-                a.push(self.time(ours));
-            }
-        }
-        self.report.ratio(self.database, name, "ms", &a, &b, goal);
+        let pid = measure::pid(&mut self.client);
+        let mut measure = |sql: &str, repeats: usize| {
+            let (cpu, start) = (measure::cpu(pid), Instant::now());
+            measure::on_one_core(pid, || {
+                for _ in 0..repeats {
+                    self.client.batch_execute(sql).expect("a measured statement runs");
+                }
+            });
+            let wall = start.elapsed().as_secs_f64() * 1e6 / repeats as f64;
+            Cost { wall, cpu: (measure::cpu(pid) - cpu) / repeats as f64, wal: 0.0 }
+        };
+        // The first run fills caches; it also tells how many make up five milliseconds.
+        let mut sides = [ours, peer].map(|sql| (sql, (5_000.0 / measure(sql, 1).cpu).clamp(1.0, 100.0) as usize));
+        let costs = in_turns(RUNS, &mut sides, |(sql, repeats)| measure(sql, *repeats));
+        self.report.times(self.database, name, &costs[0], &costs[1], goal);
     }
 }

@@ -25,7 +25,7 @@ pub struct Cost {
 
 impl Session {
     pub fn new(mut client: Client) -> Self {
-        let pid = client.query_one("SELECT pg_backend_pid()", &[]).expect("a backend has a pid").get(0);
+        let pid = pid(&mut client);
         Self { client, pid }
     }
 
@@ -34,12 +34,14 @@ impl Session {
         pin(Pid::from_raw(self.pid), place);
     }
 
-    /// Microseconds of CPU so far; exact while the backend waits for its client.
-    pub fn cpu(&self) -> f64 {
-        let path = format!("/proc/{}/schedstat", self.pid);
-        let text = fs::read_to_string(&path).expect("the kernel tells what a process has used");
-        let nanoseconds = text.split(' ').next().and_then(|field| field.parse::<f64>().ok());
-        nanoseconds.expect("it begins with a number of nanoseconds") / 1e3
+    /// Microseconds of CPU so far.
+    fn cpu(&self) -> f64 {
+        cpu(self.pid)
+    }
+
+    /// Does work of which the backend has its part, on one core: neither side has to be woken up for the other.
+    pub fn beside(&mut self, work: impl FnOnce(&mut Self) + Send) {
+        on_one_core(self.pid, || work(self));
     }
 
     /// Tells the megabytes that the backend has for itself, at any time: not shared buffers.
@@ -72,15 +74,27 @@ fn wal(admin: &mut Client) -> f64 {
     admin.query_one(sql, &[]).expect("a primary tells its position").get(0)
 }
 
-/// Does work in a thread beside the session's backend, on one core: neither has to be woken up for the other.
-pub fn beside(session: &mut Session, work: impl FnOnce(&mut Session) + Send) {
-    session.pin(0);
+/// Does work in a thread on the core of a backend that does its part.
+pub fn on_one_core(pid: i32, work: impl FnOnce() + Send) {
+    pin(Pid::from_raw(pid), 0);
     thread::scope(|scope| {
         scope.spawn(|| {
             pin_thread(0);
-            work(session);
+            work();
         });
     });
+}
+
+/// Microseconds of CPU that a process of one thread has used; exact while it waits.
+pub fn cpu(pid: i32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("the kernel tells what a process has used");
+    let nanoseconds = text.split(' ').next().and_then(|field| field.parse::<f64>().ok());
+    nanoseconds.expect("it begins with a number of nanoseconds") / 1e3
+}
+
+/// The process of a session.
+pub fn pid(client: &mut Client) -> i32 {
+    client.query_one("SELECT pg_backend_pid()", &[]).expect("a backend has a pid").get(0)
 }
 
 /// Does work of `operations` equal parts in these sessions, and tells what one of them took.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::{fmt, fs};
 
-use super::charts;
 use super::measure::Cost;
+use super::{charts, summary};
 
 /// What the ratio should be.
 #[derive(Clone, Copy)]
@@ -22,6 +22,23 @@ pub struct Goals {
     pub wall: Option<f64>,
     pub cpu: Option<f64>,
     pub wal: Option<f64>,
+}
+
+/// One of the figures of a cost.
+struct Part {
+    name: &'static str,
+    unit: &'static str,
+    value: fn(&Cost) -> f64,
+}
+
+const CPU: Part = Part { name: "CPU", unit: "µs", value: |cost| cost.cpu };
+const WAL: Part = Part { name: "WAL", unit: "B", value: |cost| cost.wal };
+const WALL: Part = Part { name: "wall time", unit: "µs", value: |cost| cost.wall };
+
+impl Part {
+    fn of(&self, costs: &[Cost]) -> Vec<f64> {
+        costs.iter().map(self.value).collect()
+    }
 }
 
 /// A peer by its name.
@@ -131,29 +148,23 @@ impl Report {
         self.note(group, name, unit, ours, peer, goal.map(Goal::AtMost));
     }
 
-    /// The same of what is better when there is more of it.
-    pub fn at_least(
-        &mut self,
-        group: &'static str,
-        name: &str,
-        unit: &'static str,
-        ours: &[f64],
-        peer: &[f64],
-        goal: Option<f64>,
-    ) {
-        self.note(group, name, unit, ours, peer, goal.map(Goal::AtLeast));
-    }
-
-    /// Two ratios: time and CPU time.
+    /// Two ratios: CPU and time.
     pub fn times(&mut self, group: &'static str, name: &str, ours: &[Cost], peer: &[Cost], goal: Option<f64>) {
-        let parts: [(&str, fn(&Cost) -> f64); 2] = [("CPU", |cost| cost.cpu), ("wall time", |cost| cost.wall)];
-        for (part, value) in parts {
-            let of = |costs: &[Cost]| costs.iter().map(value).collect::<Vec<f64>>();
-            self.ratio(group, &format!("{name}: {part}"), "µs", &of(ours), &of(peer), goal);
+        for part in [CPU, WALL] {
+            self.ratio(group, &format!("{name}: {}", part.name), part.unit, &part.of(ours), &part.of(peer), goal);
         }
     }
 
-    /// Three ratios: time, CPU time and write-ahead log.
+    /// Two ratios of what is done in a second, and in a second of CPU.
+    pub fn rates(&mut self, group: &'static str, name: &str, ours: &[Cost], peer: &[Cost], goal: Option<f64>) {
+        let rates = |part: &Part, costs: &[Cost]| part.of(costs).iter().map(|cost| 1e6 / cost).collect::<Vec<f64>>();
+        for (part, name) in [(WALL, format!("{name} per second")), (CPU, format!("{name} per second of CPU"))] {
+            let goal = goal.map(Goal::AtLeast);
+            self.note(group, &name, "/s", &rates(&part, ours), &rates(&part, peer), goal);
+        }
+    }
+
+    /// Three ratios: CPU, write-ahead log and time.
     pub fn costs(
         &mut self,
         group: &'static str,
@@ -163,15 +174,9 @@ impl Report {
         peer: &[Cost],
         goals: Goals,
     ) {
-        let parts: [(&str, &str, fn(&Cost) -> f64, Option<f64>); 3] = [
-            ("CPU", "µs", |cost| cost.cpu, goals.cpu),
-            ("WAL", "B", |cost| cost.wal, goals.wal),
-            ("wall time", "µs", |cost| cost.wall, goals.wall),
-        ];
-        for (part, unit, value, goal) in parts {
-            let of = |costs: &[Cost]| costs.iter().map(value).collect::<Vec<f64>>();
-            let name = format!("{name}, against {}: {part}", peer_name.0);
-            self.ratio(group, &name, unit, &of(ours), &of(peer), goal);
+        for (part, goal) in [(CPU, goals.cpu), (WAL, goals.wal), (WALL, goals.wall)] {
+            let name = format!("{name}, against {}: {}", peer_name.0, part.name);
+            self.ratio(group, &name, part.unit, &part.of(ours), &part.of(peer), goal);
         }
     }
 
@@ -214,10 +219,11 @@ impl Report {
         self.curves.push(curve);
     }
 
-    /// Writes a CSV file and a chart for each group, and for each curve.
+    /// Writes a CSV file and a chart for each group and each curve, and all of it as tables.
     pub fn write(&self, folder: &Path) {
         fs::create_dir_all(folder).expect("the folder of the results can be made");
         let groups: BTreeSet<&str> = self.ratios.iter().map(|ratio| ratio.group).collect();
+        let mut tables = String::new();
         for group in groups {
             let ratios: Vec<&Ratio> = self.ratios.iter().filter(|ratio| ratio.group == group).collect();
             let mut text = "measurement,unit,ours,peer,ratio,least,greatest,runs,goal\n".to_owned();
@@ -230,6 +236,7 @@ impl Report {
                 );
             }
             fs::write(folder.join(format!("{group}.csv")), text).expect("the results can be written");
+            tables += &summary::ratios(group, &ratios);
             let title = format!("{group}: ratio of ours to the peer's; whiskers: least to greatest, thick mark: goal");
             charts::bars(&folder.join(format!("{group}.png")), &title, &ratios);
         }
@@ -243,6 +250,10 @@ impl Report {
             fs::write(folder.join(format!("{file}.csv")), text).expect("the results can be written");
             charts::curve(&folder.join(format!("{file}.png")), curve);
         }
+        if !self.curves.is_empty() {
+            tables += &summary::curves(&self.curves);
+        }
+        fs::write(folder.join("summary.md"), tables.trim_start()).expect("the results can be written");
         println!("written to {}", folder.display());
     }
 }
