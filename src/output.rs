@@ -155,9 +155,9 @@ impl Sink for Document {
             into.extend_from_slice(b", \"relation\": ");
             json::string(into, relation.as_bytes());
         }
-        for (name, text) in [("key", key), ("value", value)] {
+        for (name, text) in [(b", \"key\": ".as_slice(), key), (b", \"value\": ", value)] {
             if !text.is_empty() {
-                into.extend_from_slice(format!(", \"{name}\": ").as_bytes());
+                into.extend_from_slice(name);
                 into.extend_from_slice(text);
             }
         }

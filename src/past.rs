@@ -87,6 +87,11 @@ impl Past {
         Ok(())
     }
 
+    /// Whether no relation that was added has a touched row.
+    pub fn is_empty(&self) -> bool {
+        self.histories.is_empty()
+    }
+
     fn of(&self, relation: &Relation) -> Option<&History> {
         self.histories.iter().find(|history| history.relation == relation.oid)
     }

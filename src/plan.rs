@@ -124,15 +124,18 @@ impl Plans {
         shape.tables.iter_mut().map(resolve).collect()
     }
 
-    /// What the shape reads, table by table.
+    /// What the shape reads, relation by relation.
     pub fn reads(&self) -> Vec<Reads> {
-        let mut reads = Vec::new();
-        for plan in &self.tables {
-            reads.push(Reads { relation: plan.tracked.relation.oid, columns: plan.reads.clone() });
-            reads.extend(plan.bound.node.levels().into_iter().map(|level| Reads {
-                relation: level.tracked.relation.oid,
-                columns: level.reads.iter().map(|a| a.number).collect(),
-            }));
+        let own = self.tables.iter().map(|plan| (plan.tracked.relation.oid, plan.reads.clone()));
+        let levels = self.tables.iter().flat_map(|plan| plan.bound.node.levels());
+        let of_levels =
+            levels.map(|level| (level.tracked.relation.oid, level.reads.iter().map(|a| a.number).collect()));
+        let mut reads: Vec<Reads> = Vec::new();
+        for (relation, columns) in own.chain(of_levels) {
+            match reads.iter_mut().find(|read| read.relation == relation) {
+                Some(read) => read.columns.extend(columns),
+                None => reads.push(Reads { relation, columns }),
+            }
         }
         reads
     }

@@ -328,7 +328,6 @@ impl Table<'_> {
         page: &mut Output<'_>,
     ) -> Result<Option<Vec<String>>> {
         let relation = &self.plan.tracked.relation;
-        let now = self.plan.bound.node.sql("t", View::Now);
         let place = values.and_then(|values| values.first()).map(|version| version.parse::<Xid>());
         let place = place.transpose().or(Err(Error::Cursor { detail: "Its page lies at no transaction." }))?;
         let (place, values) = match place {
@@ -344,9 +343,10 @@ impl Table<'_> {
             let from = if values.is_none() { from.max(place.unwrap_or(0)) } else { from };
             params.extend([from, to].map(|xid| Param::int8(i64::try_from(xid).unwrap_or(i64::MAX))));
             let mut source = format!(
-                "FROM {} AS t WHERE t._sync_version >= ${first} AND t._sync_version < ${} AND {now}{}",
+                "FROM {} AS t WHERE t._sync_version >= ${first} AND t._sync_version < ${} AND {}{}",
                 relation.full_name(),
                 first + 1,
+                self.plan.bound.node.sql("t", View::Now),
                 self.and_at_target()
             );
             if !self.round.is_exact() {

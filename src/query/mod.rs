@@ -228,6 +228,9 @@ impl Bound {
     /// which are those of the condition; `is_ours` as in `spi::Query`.
     pub fn moved<'a>(&self, past: &'a Past, driving: Driving, params: &mut Vec<Param>, is_ours: bool) -> Moved<'a> {
         let mut moved = Moved { past, values: (0..self.levels).map(|_| None).collect() };
+        if past.is_empty() {
+            return moved;
+        }
         // An inner level has the higher number.
         for level in self.node.levels().into_iter().rev() {
             let Some(sql) = level.touched_values(&moved) else { continue };
