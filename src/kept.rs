@@ -17,8 +17,8 @@ use crate::pg::{definitions, relation, rights};
 use crate::plan::Plans;
 use crate::shapes::Asked;
 
-/// The most plans that a backend keeps, and the longest text of one.
-const MAX_KEPT: usize = 64;
+/// The most plans that a backend keeps, each of about 10 kB, and the longest text of one.
+const MAX_KEPT: usize = 256;
 const MAX_LENGTH: usize = 16 << 10;
 
 /// All that plans depend on, beside definitions: the request, what its name is defined as, who asks, and where names are

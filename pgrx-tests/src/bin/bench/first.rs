@@ -2,7 +2,7 @@
 
 use super::Bench;
 use super::measure::{Session, cost, in_turns};
-use super::take::{NONE, take, take_copy};
+use super::take::{NONE, take, take_copy, take_pages};
 
 /// A query, and how many times its rows per second ours should reach.
 const PEERS: [(&str, &str, f64); 4] = [
@@ -12,13 +12,23 @@ const PEERS: [(&str, &str, f64); 4] = [
     ("COPY text", "COPY plain TO STDOUT", 0.7),
 ];
 
-const OURS: &str = r#"SELECT op, relation, key, value, cursor FROM sync_changes(NULL, '{"tables": {"million": {}}}')"#;
+const SHAPE: &str = r#"{"tables": {"million": {}}}"#;
+
+/// Not in pages: the server holds the whole of it before the first row goes out.
+const SET: &str = r#"SELECT op, relation, key, value, cursor FROM sync_changes(NULL, '{"tables": {"million": {}}}')"#;
+
+/// Stands for `sync_pull` until the client is up to date.
+const PAGES: &str = "pages";
 
 /// What json_agg can make of it ends at 1 GB.
 const ONE_VALUE: u32 = 2_000_000;
 
 fn take_all(session: &mut Session, sql: &str) -> usize {
-    if sql.starts_with("COPY") { take_copy(session, sql) } else { take(session, sql, NONE) }
+    match sql {
+        PAGES => take_pages(session, SHAPE),
+        _ if sql.starts_with("COPY") => take_copy(session, sql),
+        _ => take(session, sql, NONE),
+    }
 }
 
 impl Bench<'_> {
@@ -37,7 +47,7 @@ impl Bench<'_> {
 
     fn whole(&mut self, rows: u32, turns: usize) {
         let peers: Vec<_> = PEERS.iter().filter(|(name, ..)| *name != "json_agg" || rows <= ONE_VALUE).collect();
-        let mut queries: Vec<&str> = peers.iter().map(|(_, sql, _)| *sql).chain([OURS]).collect();
+        let mut queries: Vec<&str> = peers.iter().map(|(_, sql, _)| *sql).chain([SET, PAGES]).collect();
         let mut session = [Session::new(self.connect())];
         for sql in &queries {
             assert!(take_all(&mut session[0], sql) > rows as usize * 20, "all rows come: {sql}");
@@ -47,15 +57,17 @@ impl Bench<'_> {
                 assert!(take_all(&mut session[0], sql) > 0);
             })
         });
-        let ours = &costs[peers.len()];
+        let (set, pages) = (&costs[peers.len()], &costs[peers.len() + 1]);
         for ((name, _, goal), peer) in peers.iter().zip(&costs) {
             let name = format!("first pull of {rows} rows against {name}, rows");
-            self.report.rates("first", &name, ours, peer, Some(*goal));
+            self.report.rates("first", &name, pages, peer, Some(*goal));
         }
+        let name = format!("first pull of {rows} rows as one set against pages, rows");
+        self.report.rates("first", &name, set, pages, None);
     }
 
     fn first_page(&mut self) {
-        let sql = OURS.replace("}}')", "}}', 1000)");
+        let sql = SET.replace("}}')", "}}', 1000)");
         let mut session = Session::new(self.connect());
         let times: Vec<f64> = (0..super::RUNS)
             .map(|_| {

@@ -43,6 +43,38 @@ where
     bytes
 }
 
+/// The size of a document of a page, and the cursor behind it unless it is the last.
+struct Page(usize, Option<String>);
+
+impl<'a> FromSql<'a> for Page {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        let start = std::str::from_utf8(&raw[..raw.len().min(1000)])
+            .unwrap_or_else(|error| std::str::from_utf8(&raw[..error.valid_up_to()]).expect("it is text up to there"));
+        let cursor = start.split('"').nth(3).ok_or("a document begins with its cursor")?;
+        Ok(Self(raw.len(), (!start.contains("\"up_to_date\": true")).then(|| cursor.to_owned())))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}
+
+/// The bytes of all pages of a first pull, by the default size of pages.
+pub fn take_pages(session: &mut Session, shape: &str) -> usize {
+    let sql = format!("SELECT sync_pull($1::text, '{shape}')");
+    let statement = session.client.prepare(&sql).expect("a pull can be prepared");
+    let (mut bytes, mut since) = (0, None);
+    loop {
+        let row = session.client.query_one(&statement, &[&since]).expect("a page comes");
+        let Page(size, next) = row.get(0);
+        bytes += size;
+        if next.is_none() {
+            return bytes;
+        }
+        since = next;
+    }
+}
+
 /// The bytes of a COPY.
 pub fn take_copy(session: &mut Session, sql: &str) -> usize {
     let mut reader = session.client.copy_out(sql).expect("a table can be copied");
