@@ -14,6 +14,7 @@ use syncline_delta::stream::options::Options;
 
 use super::memory;
 use super::relations::{self, Known, Member, Plan, Relations, Taken};
+use crate::mutant::{self, Mutant};
 use crate::pg::decoding::{self, Opened, RowChange, Tuple};
 use crate::pg::guard;
 use crate::pg::image::{self, Storage};
@@ -83,6 +84,9 @@ impl Collected {
     }
 
     fn make_stale(&mut self, shapes: impl IntoIterator<Item = usize>, reason: Reason) {
+        if reason == Reason::Barrier && mutant::is(Mutant::StreamBarrierIgnored) {
+            return;
+        }
         for shape in shapes {
             self.stale[shape].get_or_insert(reason);
         }
@@ -159,7 +163,9 @@ impl Collected {
 
     fn row(&mut self, member: &Member, area: Area, change: RowChange<'_>) {
         let plan = &member.plan;
-        self.make_stale(plan.levels.iter().copied(), Reason::Parent);
+        if !mutant::is(Mutant::StreamLevelIgnored) {
+            self.make_stale(plan.levels.iter().copied(), Reason::Parent);
+        }
         // Its client has the rows, but does not know what they decide.
         if self.is_echo {
             return;
@@ -420,6 +426,9 @@ fn net_effect(shape: usize, tables: &[Table], area: Area, room: usize) -> std::r
             }
         }
     }
+    if mutant::is(Mutant::StreamUpsertsFirst) {
+        std::mem::swap(&mut deletes, &mut upserts);
+    }
     deletes.append(upserts);
     Ok(deletes)
 }
@@ -439,6 +448,7 @@ fn change(
     let decision = outcome.decide(&taken.filter, &taken.output, holds);
     match (decision, &outcome.row) {
         (Decision::Nothing, _) => {}
+        (Decision::Delete, Some(_)) if mutant::is(Mutant::StreamNoLeave) => {}
         (Decision::Stale(reason), _) => return Err(reason),
         _ if taken.is_relational => return Err(Reason::Parent),
         (Decision::Upsert, Some(cells)) => {

@@ -15,6 +15,7 @@ use syncline_delta::stream::object::{self, Batches, Commit};
 use syncline_delta::stream::options::Options;
 
 use crate::error::{Result, unwrap_or_raise};
+use crate::mutant::{self, Mutant};
 use crate::pg::decoding::{self, Context, Opened, Transaction};
 use crate::pg::function::{Call, entry_point};
 use crate::pg::memory::Area;
@@ -256,6 +257,9 @@ impl State {
         let mut position = position.with(collected.xid).unwrap_or_else(|position| position);
         if let Some(heartbeat) = &collected.heartbeat {
             position = position.union(heartbeat);
+        }
+        if mutant::is(Mutant::StreamWatermark) {
+            position = position.union(&Snapshot::new(collected.xid + 1, []));
         }
         self.position = Some(position);
         self.relations.refresh();
