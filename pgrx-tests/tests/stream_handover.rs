@@ -130,6 +130,45 @@ fn a_slot_that_is_lost_to_the_limit_of_its_log_loses_nothing() {
     assert_eq!(relay.held("a"), Some(&truth(&mut client, SHAPE)));
 }
 
+#[test]
+fn a_position_that_saw_what_a_failover_lost_is_refused_and_the_follower_begins_anew() {
+    let install = Install::new();
+    let primary = Cluster::start(&install);
+    let mut client = primary.connect();
+    run(&mut client, TABLE);
+    let standby = primary.standby();
+    let mut relay = Relay::new(&mut client, "s", &shapes()).unwrap();
+    relay.pull(&mut client, "a").unwrap();
+    run(&mut client, "INSERT INTO t VALUES (1, 1, 'kept')");
+    standby.catch_up(&primary);
+    standby.stop();
+    run(
+        &mut client,
+        "INSERT INTO t SELECT g, 1, 'lost' FROM generate_series(2, 200) g;; INSERT INTO t VALUES (201, 1, 'lost')",
+    );
+    relay.stream(&mut client, i32::MAX).unwrap();
+    assert_eq!(relay.held("a").unwrap().len(), 201);
+    drop(client);
+    primary.kill_9();
+    standby.start_again();
+    standby.promote();
+    let mut client = standby.connect();
+    // Somebody has made the slot there already, and ids that were seen are given again.
+    run(
+        &mut client,
+        "SELECT pg_create_logical_replication_slot('s', 'syncline');; INSERT INTO t VALUES (2, 1, 'other');; INSERT INTO t VALUES (3, 1, 'other')",
+    );
+    let Err(Failure::Server(refused)) = relay.stream(&mut client, i32::MAX) else { panic!("it was not refused") };
+    assert_eq!(refused.code().unwrap().code(), "55000");
+    relay.begin(&mut client).unwrap();
+    for _ in 0..2 {
+        relay.pull(&mut client, "a").unwrap();
+        relay.stream(&mut client, i32::MAX).unwrap();
+    }
+    assert_eq!(relay.held("a"), Some(&truth(&mut client, SHAPE)));
+    assert_eq!(relay.held("a").unwrap().len(), 3);
+}
+
 const WRITERS: i32 = 20;
 
 /// Writers hang until `end`, in which a shape joins and others write and roll back.

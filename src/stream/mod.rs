@@ -307,6 +307,11 @@ fn check_since(since: &Position, confirmed: u64) -> Result<()> {
         return Err(Error::rule("55000", "option \"since\" is of another cluster or database")
             .with_hint("Start anew: give \"not_before\" instead, and pull every shape."));
     }
+    if !since.is_in_history(&here, snapshot::standby(), snapshot::switch_point) {
+        return Err(Error::rule("55000", "option \"since\" is of a history that this server does not have")
+            .with_detail("What it has seen may not have happened here, and other transactions have those ids.")
+            .with_hint("Start anew: give \"not_before\" instead, and pull every shape."));
+    }
     if since.lsn < confirmed {
         return Err(Error::rule("55000", "option \"since\" is older than what was acknowledged to the slot")
             .with_detail("The slot does not send again what lies between.")
