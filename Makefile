@@ -50,7 +50,7 @@ LAST = oracle mutants pgrx
 # Between two majors: make test-upgrade.
 OTHER = $(filter-out $(FIRST) $(LAST) upgrade,$(sort $(notdir $(basename $(wildcard pgrx-tests/tests/*.rs)))))
 
-SHORT = $(FIRST) ddl majors relational rights row_security rules types
+SHORT = $(FIRST) ddl majors relational rights row_security rules stream stream_handover stream_standby types
 
 # Runs these test files.
 tests = set -e; for name in $(1); do \
@@ -203,6 +203,15 @@ faults: build ## kills servers and their processes KILLS=… times, with SEED=�
 	@echo "== faults: $(KILLS) kills with each kind of commit, seed $(SEED)"
 	FAULTS_KILLS=$(KILLS) FAULTS_SEED=$(SEED) cargo test --release -p syncline-tests --test faults -- --nocapture --test-threads=1
 
+stream-size: build ## measures positions of the stream under 12 writers for MINUTES=…
+	@echo "== stream-size: $(MINUTES) min"
+	STREAM_SIZE_SECONDS=$$(($(MINUTES) * 60)) cargo test --release -p syncline-tests --test stream_size -- --nocapture
+
+stream-faults: build ## kills servers KILLS=… times with heartbeats and without, under followers of the stream, with SEED=…
+	@echo "== stream-faults: $(KILLS) kills each, seed $(SEED)"
+	STREAM_KILLS=$(KILLS) STREAM_SEED=$(SEED) \
+	  cargo test --release -p syncline-tests --test stream_faults -- --nocapture --test-threads=1
+
 oracle-mutants: setup ## shows that the oracle finds each deliberate fault, over MUTANT_SEEDS=…
 	@echo "== the oracle's teeth: $(MUTANT_SEEDS) seeds for each fault"
 	CARGO_TARGET_DIR=target/mutants $(CARGO_PG) build --release -p syncline $(FEATURES),mutants
@@ -219,4 +228,4 @@ lint: setup ## checks format and lints
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help setup build install demo test test-all test-short test-upgrade test-pgrx fuzz bench oracle oracle-mutants load faults fmt lint clean test-js demo-app test-examples test-todo test-cassert test-postgis
+.PHONY: help setup build install demo test test-all test-short test-upgrade test-pgrx fuzz bench oracle oracle-mutants stream-size stream-faults load faults fmt lint clean test-js demo-app test-examples test-todo test-cassert test-postgis

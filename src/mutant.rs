@@ -35,6 +35,16 @@ pub enum Mutant {
     PolicyIgnored,
     /// A page goes on behind the transaction that it ended in.
     PageBoundary,
+    /// The stream does not tell of rows that leave a shape and stay in their table.
+    StreamNoLeave,
+    /// A change at a level makes no shape of the stream stale.
+    StreamLevelIgnored,
+    /// A position of the stream has seen all below its transaction.
+    StreamWatermark,
+    /// Barriers make no shape of the stream stale.
+    StreamBarrierIgnored,
+    /// The stream's upserts come before its deletes.
+    StreamUpsertsFirst,
 }
 
 #[cfg(not(feature = "mutants"))]
@@ -82,6 +92,11 @@ mod active {
             Mutant::NoKeyEnter => "no_key_enter",
             Mutant::PolicyIgnored => "policy_ignored",
             Mutant::PageBoundary => "page_boundary",
+            Mutant::StreamNoLeave => "stream_no_leave",
+            Mutant::StreamLevelIgnored => "stream_level_ignored",
+            Mutant::StreamWatermark => "stream_watermark",
+            Mutant::StreamBarrierIgnored => "stream_barrier_ignored",
+            Mutant::StreamUpsertsFirst => "stream_upserts_first",
         };
         MUTANT.get().is_some_and(|value| value.as_bytes() == name.as_bytes())
     }

@@ -22,7 +22,7 @@ entry_point!(
 );
 
 /// How long a commit may go unnoticed. A tick reads one counter in shared memory.
-const TICK: Duration = Duration::from_millis(5);
+const TICK: Duration = Duration::from_millis(2);
 
 fn wait(call: &Call) -> Result<bool> {
     let since = call.text(0);

@@ -65,10 +65,23 @@ fn processes() -> impl Iterator<Item = u32> {
 
 /// SIGKILL to each of these processes that is still there.
 pub fn kill_9(pids: &[u32]) {
+    signal("KILL", pids);
+}
+
+fn signal(name: &str, pids: &[u32]) {
     // The shell's own kill: a bare Debian has no other.
     let mut command = Command::new("sh");
-    command.args(["-c", "kill -9 \"$@\"", "sh"]).args(pids.iter().map(u32::to_string));
+    command.args(["-c", "kill -s \"$@\"", "sh", name]).args(pids.iter().map(u32::to_string));
     command.stderr(Stdio::null()).status().expect("the shell runs");
+}
+
+/// Processes that stand still until this is dropped.
+pub struct Stopped(Vec<u32>);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        signal("CONT", &self.0);
+    }
 }
 
 impl<'a> Cluster<'a> {
@@ -169,6 +182,14 @@ impl<'a> Cluster<'a> {
     pub fn children(&self) -> Vec<u32> {
         let parent = self.pid();
         processes().filter(|&pid| stat(pid).is_some_and(|(_, of)| of == parent)).collect()
+    }
+
+    /// Stops all its processes where they are.
+    pub fn stopped(&self) -> Stopped {
+        let mut family = self.children();
+        family.insert(0, self.pid());
+        signal("STOP", &family);
+        Stopped(family)
     }
 
     /// SIGKILL to the postmaster, by its own pid; returns when it and its children are gone.

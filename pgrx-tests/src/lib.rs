@@ -10,9 +10,10 @@ pub mod histories;
 mod install;
 pub mod oracle;
 pub mod relay;
+pub mod replication;
 pub mod rng;
 pub mod slot;
 pub mod stage;
 
-pub use cluster::{Cluster, is_alive};
+pub use cluster::{Cluster, Stopped, is_alive};
 pub use install::{Install, repository, scratch};

@@ -103,6 +103,10 @@ pub struct Report {
     pub streamed: u64,
     /// Shapes that became stale.
     pub stale: u64,
+    /// Times that what was streamed and the delta to it were compared with the truth.
+    pub checks: u64,
+    /// Times that a slot was new to its follower.
+    pub slots: u64,
 }
 
 impl Report {
@@ -143,6 +147,8 @@ enum Count {
     Kills,
     Streamed,
     Stale,
+    Checks,
+    Slots,
 }
 
 /// What may happen in a run.
@@ -173,9 +179,11 @@ enum Kind {
 struct Shared {
     /// Whether row security restricts the role `ann`.
     secured: bool,
+    /// Whether nobody calls `sync_heartbeat`.
+    silent: bool,
     rules: Rules,
     stop: AtomicBool,
-    counts: [AtomicU64; 13],
+    counts: [AtomicU64; 15],
     bytes: Mutex<[(u64, u64); 3]>,
     /// How many may still write.
     writing: AtomicU64,
@@ -200,7 +208,7 @@ impl Shared {
 
     /// Adds what a follower of the stream did.
     fn count_stream(&self, count: &crate::relay::Count) {
-        let counts = [(Count::Pulls, count.pulls), (Count::Streamed, count.applied), (Count::Stale, count.stale)];
+        let counts = [(Count::Streamed, count.applied), (Count::Stale, count.stale), (Count::Slots, count.begun)];
         for (what, number) in counts {
             self.counts[what as usize].fetch_add(number, Ordering::Relaxed);
         }
@@ -270,6 +278,8 @@ impl Shared {
             kills: self.counted(Count::Kills),
             streamed: self.counted(Count::Streamed),
             stale: self.counted(Count::Stale),
+            checks: self.counted(Count::Checks),
+            slots: self.counted(Count::Slots),
         };
         for (name, server) in servers {
             let log = server.log();
@@ -432,6 +442,24 @@ pub fn run_all(
     play(seed, shared, servers, cast, |shared, _, _| wait(shared, length))
 }
 
+/// Runs writers and followers of the stream, and nobody who only pulls.
+pub fn run_streams(install: &Install, seed: u64, length: Duration, mutant: Option<&str>) -> Result<Report, Violation> {
+    let servers = with_standby(primary(install, seed, &[], mutant));
+    let shared = Shared { secured: is_secured(seed), ..Shared::default() };
+    let cast = Cast { writers: WRITERS, clients: 0, alterers: 0, streams: 4 };
+    play(seed, shared, servers, cast, |shared, _, _| wait(shared, length))
+}
+
+/// Settings of servers that are killed.
+const MORTAL: [(&str, &str); 4] = [
+    ("fsync", "on"),
+    ("wal_retrieve_retry_interval", "100ms"),
+    // A primary that was killed has lost what its standby told it: without an end, replay and a reader that waits for
+    // a lock of its can wait for each other.
+    ("max_standby_streaming_delay", "'1 s'"),
+    ("statement_timeout", "'60 s'"),
+];
+
 /// Runs writers and clients while processes of both servers are killed, so many times.
 pub fn kill(
     install: &Install,
@@ -441,21 +469,23 @@ pub fn kill(
     mutant: Option<&str>,
 ) -> Result<Report, Violation> {
     // Asynchronous commits are to be there to be lost.
-    let settings = [
-        ("fsync", "on"),
-        ("synchronous_commit", synchronous_commit),
-        ("wal_writer_delay", "'10 s'"),
-        ("wal_retrieve_retry_interval", "100ms"),
-        // A primary that was killed has lost what its standby told it: without an end, replay and a reader that waits for
-        // a lock of its can wait for each other.
-        ("max_standby_streaming_delay", "'1 s'"),
-        ("statement_timeout", "'60 s'"),
-    ];
-    let servers = with_standby(primary(install, seed, &settings, mutant));
+    let settings = [("synchronous_commit", synchronous_commit), ("wal_writer_delay", "'10 s'")];
+    let servers = with_standby(primary(install, seed, &[&MORTAL, &settings[..]].concat(), mutant));
     let shared = Shared { secured: is_secured(seed), rules: Rules::Kills, ..Shared::default() };
     let cast = Cast { writers: WRITERS, clients: CLIENTS, alterers: 0, streams: 0 };
     play(seed, shared, servers, cast, |shared, primary, standby| {
         killer::kill(shared, primary, standby, Rng::new(seed, u64::MAX), kills);
+    })
+}
+
+/// The same with followers of the stream, on the primary alone, which also lets commits hang as if their standby did not
+/// answer; with or without heartbeats.
+pub fn kill_streams(install: &Install, seed: u64, kills: u64, heartbeats: bool) -> Result<Report, Violation> {
+    let servers = with_standby(primary(install, seed, &MORTAL, None));
+    let shared = Shared { secured: is_secured(seed), silent: !heartbeats, rules: Rules::Kills, ..Shared::default() };
+    let cast = Cast { writers: WRITERS, clients: 0, alterers: 0, streams: 2 };
+    play(seed, shared, servers, cast, |shared, primary, _| {
+        killer::kill_primary(shared, primary, Rng::new(seed, u64::MAX), kills);
     })
 }
 

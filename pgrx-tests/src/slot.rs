@@ -70,6 +70,14 @@ pub fn row(text: &str) -> Row {
     columns.into_iter().map(|(name, value)| (name, value.get().to_owned())).collect()
 }
 
+/// The text of a row, its columns in jsonb's order.
+pub fn text(row: &Row) -> String {
+    let mut columns: Vec<(&String, &String)> = row.iter().collect();
+    columns.sort_by_key(|(name, _)| (name.len(), *name));
+    let members: Vec<String> = columns.iter().map(|(name, value)| format!("{name:?}: {value}")).collect();
+    format!("{{{}}}", members.join(", "))
+}
+
 /// Reads an object, which is one line.
 pub fn object(line: &str) -> Object<'_> {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))

@@ -1,8 +1,9 @@
 //! The oracle has teeth: each deliberate fault is found. Needs the library built with `--features mutants`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use syncline_tests::histories::HISTORIES;
+use syncline_tests::oracle::{Report, Violation};
 use syncline_tests::{Install, oracle};
 
 const MUTANTS: [&str; 13] = [
@@ -24,37 +25,58 @@ const MUTANTS: [&str; 13] = [
 /// Even seeds have clients under row security: it gets those.
 const SECURED: &str = "policy_ignored";
 
+/// Faults of the stream: its followers must notice.
+const OF_STREAM: [&str; 5] =
+    ["stream_no_leave", "stream_level_ignored", "stream_watermark", "stream_barrier_ignored", "stream_upserts_first"];
+
 /// How long a fault may hide.
 const LENGTH: Duration = Duration::from_secs(20);
+
+/// The same in the stream.
+const STREAM_LENGTH: Duration = Duration::from_secs(30);
+
+/// Whether enough seeds find a fault.
+fn is_found(mutant: &str, run: impl Fn(u64) -> Result<Report, Violation>) -> bool {
+    let seeds: u64 = std::env::var("MUTANT_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
+    // Two seeds are a quick look: one find will do. Ten are the proof: nine must find it.
+    let needed = if seeds < 10 { 1 } else { seeds * 9 / 10 };
+    let mut found = 0;
+    for seed in 1..=seeds {
+        let start = Instant::now();
+        match run(seed) {
+            Ok(report) => println!("{mutant}, seed {seed}: not found: {report:?}"),
+            Err(violation) => {
+                found += 1;
+                let text = violation.to_string();
+                let seconds = start.elapsed().as_secs();
+                println!("{mutant}, {seconds} s: {}", text.lines().take(2).collect::<Vec<_>>().join(" | "));
+            }
+        }
+        if found >= needed {
+            break;
+        }
+    }
+    found >= needed
+}
 
 #[test]
 #[ignore = "needs the library with the faults in it: make oracle-mutants builds and runs it"]
 fn each_fault_is_found() {
-    let seeds: u64 = std::env::var("MUTANT_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
-    // Two seeds are a quick look: one find will do. Ten are the proof: nine must find it.
-    let needed = if seeds < 10 { 1 } else { seeds * 9 / 10 };
     let install = Install::new();
-    let mut missed = Vec::new();
-    for mutant in MUTANTS {
-        let mut found = 0;
-        for seed in 1..=seeds {
-            let seed = if mutant == SECURED { 2 * seed } else { seed };
-            match oracle::run(&install, seed, LENGTH, 0, Some(mutant)) {
-                Ok(report) => println!("{mutant}, seed {seed}: not found: {report:?}"),
-                Err(violation) => {
-                    found += 1;
-                    let text = violation.to_string();
-                    println!("{mutant}: {}", text.lines().take(2).collect::<Vec<_>>().join(" | "));
-                }
-            }
-            if found >= needed {
-                break;
-            }
-        }
-        if found < needed {
-            missed.push(mutant);
-        }
-    }
+    let mut missed = Vec::from(MUTANTS);
+    missed.retain(|mutant| {
+        let secured = if *mutant == SECURED { 2 } else { 1 };
+        !is_found(mutant, |seed| oracle::run(&install, secured * seed, LENGTH, 0, Some(mutant)))
+    });
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
+
+#[test]
+#[ignore = "needs the library with the faults in it: make oracle-mutants builds and runs it"]
+fn each_fault_of_the_stream_is_found() {
+    let install = Install::new();
+    let mut missed = Vec::from(OF_STREAM);
+    missed.retain(|mutant| !is_found(mutant, |seed| oracle::run_streams(&install, seed, STREAM_LENGTH, Some(mutant))));
     assert!(missed.is_empty(), "not found: {missed:?}");
 }
 

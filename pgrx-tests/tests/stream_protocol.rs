@@ -4,8 +4,7 @@ use std::process::Command;
 
 use postgres::Client;
 use syncline_delta::cursor::Position;
-use syncline_tests::relay::Relay;
-use syncline_tests::slot::{object, run, truth};
+use syncline_tests::slot::{object, run};
 use syncline_tests::{Cluster, Install, is_alive};
 
 const SHAPES: &str = r#"{"a": {"tables": {"t": {"where": "f = 1"}}}}"#;
@@ -195,9 +194,10 @@ fn the_replication_protocol_carries_the_same_lines() {
         &mut client,
         "INSERT INTO t VALUES (1, 1, 'x');; SELECT sync_publish('p', '1', false);; DELETE FROM t;; INSERT INTO t VALUES (2, 1, 'y')",
     );
-    // The second one cannot be bound, which is an error inside: the protocol's transactions are not those of SQL.
+    // The second one cannot be bound, which is an error inside: the protocol's transactions are not those of SQL. Its
+    // constant is a parameter, as pg_recvlogical of older minors does not double quotes.
     let shapes = r#"{"a": {"tables": {"t": {"table": "public.t", "where": "f = 1"}}},
-        "b": {"tables": {"t": {"table": "public.t", "where": "f = 'word'"}}}}"#;
+        "b": {"tables": {"t": {"table": "public.t", "where": "f = $1"}}, "params": ["word"]}}"#;
     let expected = peek(&mut client, &["shapes", shapes, "topics", "[\"\"]"]).unwrap();
     let end: String = client.query_one("SELECT pg_current_wal_lsn()::text", &[]).unwrap().get(0);
     let receive = |shapes: &str| {
@@ -268,42 +268,4 @@ fn a_drivers_replication_connection_gets_the_same_lines_while_they_are_written()
     let expected =
         [r#"upsert a t {"f": 1, "n": "x", "id": 1}"#, "commit a", r#"delete a t {"id": 1}"#, "commit a", "commit a"];
     assert_eq!(summaries, expected);
-}
-
-#[test]
-fn a_commit_that_hangs_between_the_log_and_new_snapshots_is_neither_lost_nor_taken_twice() {
-    let install = Install::new();
-    let cluster = Cluster::start(&install);
-    let mut client = cluster.connect();
-    run(
-        &mut client,
-        "CREATE EXTENSION syncline; CREATE TABLE t (id int PRIMARY KEY, f int, n text); SELECT sync_track('t', '{f}');; \
-         ALTER DATABASE postgres SET synchronous_commit = local;; ALTER SYSTEM SET synchronous_standby_names = 'nobody';; \
-         SELECT pg_reload_conf();; SET synchronous_commit = local",
-    );
-    let shape = r#"{"tables": {"t": {"where": "f = 1"}}}"#;
-    let mut reader = cluster.connect();
-    let mut relay = Relay::new(&mut reader, "s", &[("a".to_owned(), shape.to_owned())]).unwrap();
-    relay.pull(&mut reader, "a").unwrap();
-    let mut writer = cluster.connect();
-    // The server waits for the standby once the commit is in the log.
-    let hanging = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-    std::thread::scope(|scope| {
-        let write = "SET synchronous_commit = on;; INSERT INTO t VALUES (1, 1, 'late')";
-        let ends = scope.spawn(move || run(&mut writer, write));
-        while client.query_one(&format!("SELECT count(*) {hanging}"), &[]).unwrap().get::<_, i64>(0) == 0 {
-            std::thread::yield_now();
-        }
-        relay.stream(&mut reader, i32::MAX).unwrap();
-        assert_eq!((relay.held("a").unwrap().len(), truth(&mut reader, shape).len()), (1, 0));
-        // A pull now would take the row away again.
-        relay.join_all();
-        relay.pull(&mut reader, "a").unwrap();
-        assert_eq!((relay.count.pulls, relay.count.early), (1, 1));
-        run(&mut client, &format!("SELECT pg_cancel_backend(pid) {hanging}"));
-        ends.join().unwrap();
-    });
-    relay.pull(&mut reader, "a").unwrap();
-    assert_eq!(relay.count.pulls, 2);
-    assert_eq!(relay.held("a"), Some(&truth(&mut reader, shape)));
 }

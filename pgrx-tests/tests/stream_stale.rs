@@ -296,8 +296,8 @@ fn code_of_users_types_does_not_run_while_decoding() {
          CREATE FUNCTION shout_in(cstring) RETURNS shout LANGUAGE internal IMMUTABLE STRICT AS 'textin'; \
          CREATE FUNCTION shout_out(shout) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout'; \
          CREATE TYPE shout (INPUT = shout_in, OUTPUT = shout_out, LIKE = text); \
-         CREATE FUNCTION json(shout) RETURNS json LANGUAGE sql AS 'SELECT pg_catalog.to_json(count(*)) FROM seen'; \
-         CREATE CAST (shout AS json) WITH FUNCTION json(shout); CREATE TYPE pair AS (a citext, b hstore);  \
+         CREATE FUNCTION as_json(shout) RETURNS json LANGUAGE sql AS 'SELECT pg_catalog.to_json(count(*)) FROM seen'; \
+         CREATE CAST (shout AS json) WITH FUNCTION as_json(shout); CREATE TYPE pair AS (a citext, b hstore);  \
          CREATE TABLE t (id int PRIMARY KEY, f citext, p pair, s shout); SELECT sync_track('t', '{f}')",
     );
     let native = r#"{"tables": {"t": {"columns": ["f", "p"], "where": "f = 'ÄB'"}}}"#;
@@ -308,5 +308,34 @@ fn code_of_users_types_does_not_run_while_decoding() {
             "INSERT INTO t VALUES (1, 'äb', '(x,\"a=>b\")', 'hey')",
             &["stale s schema", r#"upsert n t {"f": "äb", "p": {"a": "x", "b": {"a": "b"}}, "id": 1}"#, "commit n"],
         )],
+    );
+}
+
+#[test]
+fn a_value_that_cannot_be_written_makes_its_shape_stale_and_no_other() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    // Compiled, and with an error for each number that is no label of an enum.
+    run(
+        &mut client,
+        "CREATE EXTENSION syncline; CREATE TYPE odd; CREATE TYPE mood AS ENUM ('ok'); \
+         CREATE FUNCTION odd_in(cstring) RETURNS odd LANGUAGE internal IMMUTABLE STRICT AS 'int4in'; \
+         CREATE FUNCTION odd_out(odd) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'enum_out'; \
+         CREATE TYPE odd (INPUT = odd_in, OUTPUT = odd_out, LIKE = int4); \
+         CREATE TABLE t (id int PRIMARY KEY, n int, o odd); SELECT sync_track('t')",
+    );
+    let label: String = client.query_one("SELECT oid::text FROM pg_enum", &[]).unwrap().get(0);
+    let few = r#"{"tables": {"t": {"columns": ["n"]}}}"#;
+    let mut slot = Slot::new(&mut client, "s", &[("a", r#"{"tables": {"t": {}}}"#), ("f", few)]);
+    slot.tell(
+        &mut client,
+        &[
+            ("INSERT INTO t VALUES (1, 1, '7')", &["stale a schema", r#"upsert f t {"n": 1, "id": 1}"#, "commit f"]),
+            (
+                &format!("UPDATE t SET o = '{label}'"),
+                &[r#"upsert a t {"n": 1, "o": "ok", "id": 1}"#, r#"upsert f t {"n": 1, "id": 1}"#, "commit a,f"],
+            ),
+        ],
     );
 }

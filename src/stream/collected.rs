@@ -13,6 +13,7 @@ use syncline_delta::stream::options::Options;
 use super::applied::{Applied, apply, datum, key_text, logged_cells, passes, wants};
 use super::memory;
 use super::relations::{self, Known, Member, Plan, Relations, Taken};
+use crate::mutant::{self, Mutant};
 use crate::pg::decoding::{Copied, Opened, RowChange, Tuple};
 use crate::pg::guard;
 use crate::pg::image;
@@ -86,6 +87,9 @@ impl Collected {
     }
 
     fn make_stale(&mut self, shapes: impl IntoIterator<Item = usize>, reason: Reason) {
+        if reason == Reason::Barrier && mutant::is(Mutant::StreamBarrierIgnored) {
+            return;
+        }
         for shape in shapes {
             self.stale[shape].get_or_insert(reason);
         }
@@ -158,7 +162,9 @@ impl Collected {
 
     fn row(&mut self, member: &Member, area: Area, change: RowChange<'_>) {
         let plan = &member.plan;
-        self.make_stale(plan.levels.iter().copied(), Reason::Parent);
+        if !mutant::is(Mutant::StreamLevelIgnored) {
+            self.make_stale(plan.levels.iter().copied(), Reason::Parent);
+        }
         // Its client has the rows, but does not know what they decide.
         if self.is_echo {
             return;
@@ -356,6 +362,9 @@ fn net_effect(shape: usize, tables: &[Table], area: Area, room: usize) -> std::r
             }
         }
     }
+    if mutant::is(Mutant::StreamUpsertsFirst) {
+        std::mem::swap(&mut deletes, &mut upserts);
+    }
     deletes.append(upserts);
     Ok(deletes)
 }
@@ -375,6 +384,7 @@ fn change(
     let decision = outcome.decide(&taken.filter, &taken.output, holds);
     match (decision, &outcome.row) {
         (Decision::Nothing, _) => {}
+        (Decision::Delete, Some(_)) if mutant::is(Mutant::StreamNoLeave) => {}
         (Decision::Stale(reason), _) => return Err(reason),
         _ if taken.is_relational => return Err(Reason::Parent),
         (Decision::Upsert, Some(cells)) => {

@@ -16,6 +16,7 @@ use syncline_delta::stream::object::{self, Batches, Commit};
 use syncline_delta::stream::options::Options;
 
 use crate::error::{Result, unwrap_or_raise};
+use crate::mutant::{self, Mutant};
 use crate::pg::decoding::{self, Context, Opened, Transaction};
 use crate::pg::function::{Call, entry_point};
 use crate::pg::memory::Area;
@@ -256,6 +257,9 @@ impl State {
         if let Some(heartbeat) = &collected.heartbeat {
             position = position.union(heartbeat);
         }
+        if mutant::is(Mutant::StreamWatermark) {
+            position = position.union(&Snapshot::new(collected.xid + 1, []));
+        }
         self.position = Some(position);
         self.relations.refresh();
         if collected.is_epoch_changed || self.epoch.is_none() {
@@ -300,6 +304,11 @@ fn check_since(since: &Position, confirmed: u64) -> Result<()> {
     let here = snapshot::position(0, Snapshot::new(0, []));
     if (since.system, since.database) != (here.system, here.database) {
         return Err(Error::rule("55000", "option \"since\" is of another cluster or database")
+            .with_hint("Start anew: give \"not_before\" instead, and pull every shape."));
+    }
+    if !since.is_in_history(&here, snapshot::standby(), snapshot::switch_point) {
+        return Err(Error::rule("55000", "option \"since\" is of a history that this server does not have")
+            .with_detail("What it has seen may not have happened here, and other transactions have those ids.")
             .with_hint("Start anew: give \"not_before\" instead, and pull every shape."));
     }
     if since.lsn < confirmed {

@@ -16,6 +16,7 @@
 //! The checksum tells damage from design, it is no signature: whoever forges a cursor gets
 //! a delta of rows that he may read anyhow.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -131,6 +132,16 @@ impl Position {
         self.judge_between(server, &self.snapshot, &self.snapshot, switch_point)
     }
 
+    /// Whether the log of a server that is at `now` has come past this place, or will.
+    pub fn is_in_history(&self, now: &Self, standby: bool, switch_point: impl FnOnce(u32) -> Option<u64>) -> bool {
+        match self.timeline.cmp(&now.timeline) {
+            Ordering::Less => switch_point(self.timeline).is_some_and(|end| self.lsn <= end),
+            // Positions leave only after their log is on disk: on a primary that has less, a volume was rolled back.
+            Ordering::Equal => standby || self.lsn <= now.lsn,
+            Ordering::Greater => false,
+        }
+    }
+
     /// As [`Position::judge`]: `newest` is the most that the client has seen, `oldest` from where it needs the log.
     fn judge_between(
         &self,
@@ -143,17 +154,11 @@ impl Position {
         if (self.system, self.database, self.epoch) != (now.system, now.database, now.epoch) {
             return Verdict::Reset(Reset::Epoch);
         }
-        if self.timeline != now.timeline {
-            if self.timeline > now.timeline {
-                // A standby may simply not have followed yet; a primary has no such future.
-                return if server.standby { Verdict::Ahead } else { Verdict::Reset(Reset::Timeline) };
-            }
-            match switch_point(self.timeline) {
-                Some(end) if self.lsn <= end => {}
-                _ => return Verdict::Reset(Reset::Timeline),
-            }
-        } else if !server.standby && self.lsn > now.lsn {
-            // Cursors leave only after their log is on disk: this volume was rolled back.
+        if server.standby && self.timeline > now.timeline {
+            // It may simply not have followed yet.
+            return Verdict::Ahead;
+        }
+        if !self.is_in_history(now, server.standby, switch_point) {
             return Verdict::Reset(Reset::Timeline);
         }
         if !now.snapshot.dominates(newest) {

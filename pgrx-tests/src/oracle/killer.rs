@@ -37,6 +37,48 @@ pub fn kill(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut r
     }
 }
 
+/// The same to a primary whose log is followed; every third time commits hang for a while instead.
+pub fn kill_primary(shared: &Shared, primary: &Cluster<'_>, mut rng: Rng, kills: u64) {
+    while shared.counted(Count::Kills) < kills {
+        match rng.below(6) {
+            0 | 1 => hang(shared, primary, &mut rng),
+            2 | 3 => {
+                if !kill_child(shared, primary, &mut rng) {
+                    continue;
+                }
+            }
+            4 => {
+                primary.kill_9();
+                primary.start_again();
+            }
+            _ => {
+                primary.kill_9_all();
+                primary.start_again();
+            }
+        }
+        shared.count(Count::Kills);
+        if !end_prepared(shared, primary, &mut rng) || !answers(shared) {
+            return;
+        }
+    }
+}
+
+/// Commits wait for a standby that is not there: they are in the log, and no snapshot sees them.
+fn hang(shared: &Shared, primary: &Cluster<'_>, rng: &mut Rng) {
+    for names in ["nobody", ""] {
+        let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
+        // A statement for itself: it is none for a block.
+        for sql in [&*set, "SELECT pg_reload_conf()"] {
+            let Some(mut session) = shared.session(primary, "SET synchronous_commit = local") else { return };
+            match session.batch_execute(sql) {
+                Err(error) if !shared.is_loss(&error) => return shared.fail(format!("{sql}: {error:?}")),
+                _ => {}
+            }
+        }
+        thread::sleep(Duration::from_millis(u64::from(100 + rng.below(500))));
+    }
+}
+
 /// What a postmaster says when it has ended all others because one died: it goes on, or, without its startup process, ends.
 const REACTIONS: [&str; 3] =
     ["terminated; reinitializing", "shutting down due to startup process failure", "aborting startup due to"];
