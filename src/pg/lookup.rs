@@ -99,6 +99,8 @@ pub fn rows(table: pg_sys::Oid, keys: &[Key], each: &mut dyn FnMut(&Row<'_>) -> 
         let (mut values, mut nulls) = (vec![pg_sys::Datum::from(0usize); width], vec![true; width]);
         let mut memory = Scratch::new();
         loop {
+            // A cursor may know of a million transactions, each looked up.
+            pgrx::check_for_interrupts!();
             let tuple = pg_sys::systable_getnext(scan);
             if tuple.is_null() {
                 break;
