@@ -384,26 +384,28 @@ unsafe fn triggers(list: *mut pg_sys::TriggerDesc) -> Vec<OwnTrigger> {
     if list.is_null() {
         return Vec::new();
     }
+    let ours = |name: &str| [(STAMP, "stamp"), (LOG, "log"), (TRUNCATE, "truncated")].into_iter().find(|o| o.0 == name);
     // SAFETY: the list has `numtriggers` triggers, each with `tgnargs` arguments.
-    unsafe {
+    let named: Vec<_> = unsafe {
         let count = usize::try_from((*list).numtriggers).unwrap_or(0);
+        let argument = |trigger: &pg_sys::Trigger, i| string(*trigger.tgargs.add(i));
         std::slice::from_raw_parts((*list).triggers, count)
             .iter()
-            .map(|trigger| (string(trigger.tgname), trigger))
-            .filter(|(name, trigger)| {
-                let ours = [(STAMP, "stamp"), (LOG, "log"), (TRUNCATE, "truncated")];
-                ours.iter().any(|(ours, function)| name == ours && is_ours(trigger.tgfoid, function))
-            })
-            .map(|(name, trigger)| OwnTrigger {
-                name,
-                enabled: trigger.tgenabled as u8,
-                arguments: (0..usize::try_from(trigger.tgnargs).unwrap_or(0))
-                    .map(|i| string(*trigger.tgargs.add(i)))
-                    .collect(),
-                on_insert: (trigger.tgtype as u32 & pg_sys::TRIGGER_TYPE_INSERT) != 0,
+            .filter_map(|trigger| {
+                let (name, function) = ours(&string(trigger.tgname))?;
+                let count = usize::try_from(trigger.tgnargs).unwrap_or(0);
+                let own = OwnTrigger {
+                    name: name.to_owned(),
+                    enabled: trigger.tgenabled as u8,
+                    arguments: (0..count).map(|i| argument(trigger, i)).collect(),
+                    on_insert: (trigger.tgtype as u32 & pg_sys::TRIGGER_TYPE_INSERT) != 0,
+                };
+                Some((own, trigger.tgfoid, function))
             })
             .collect()
-    }
+    };
+    // A look-up takes in what others have altered meanwhile, which frees the list even of an open relation.
+    named.into_iter().filter(|(_, found, function)| is_ours(*found, function)).map(|(own, ..)| own).collect()
 }
 
 /// Whether a function is `syncline.name`.
