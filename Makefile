@@ -43,18 +43,21 @@ FUZZ_TARGETS = $(sort $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs))))
 MINUTES ?= 3
 
 # A throw-away server for a command.
-SERVE = cargo run --release -q -p syncline-tests --bin serve --
+SERVE = cargo run --profile tests -q -p syncline-tests --bin serve --
 # From the quick and telling to the long: what is not named here runs in between.
 FIRST = cluster regress isolation
 LAST = oracle mutants pgrx
 # Between two majors: make test-upgrade.
 OTHER = $(filter-out $(FIRST) $(LAST) upgrade,$(sort $(notdir $(basename $(wildcard pgrx-tests/tests/*.rs)))))
 
+# What reads definitions: nothing of a cache may be held across a look-up, which may rebuild it.
+DISCARD = cluster stream_law relational row_security pages
+
 SHORT = $(FIRST) ddl majors relational rights row_security rules stream stream_handover stream_standby types
 
 # Runs these test files.
 tests = set -e; for name in $(1); do \
-	  echo "== $$name, PostgreSQL $(PG)"; cargo test --release -p syncline-tests --test $$name -- --test-threads=1; \
+	  echo "== $$name, PostgreSQL $(PG)"; cargo test --profile tests -p syncline-tests --test $$name -- --test-threads=1; \
 	done
 
 # Installs Debian packages that are not there.
@@ -110,7 +113,7 @@ else
 	@echo "== upgrade: from 15 to $(PG)"
 	@$(OWN) build PG=15 PG_CONFIG=pg_config
 	OLD_PG_CONFIG=pg_config OLD_LIBRARY=target/libsyncline-15.so \
-	  cargo test --release -p syncline-tests --test upgrade -- --ignored --test-threads=1
+	  cargo test --profile tests -p syncline-tests --test upgrade -- --ignored --test-threads=1
 endif
 
 test-cassert: setup ## builds a server that checks its assertions, and runs the tests on it
@@ -120,7 +123,12 @@ test-cassert: setup ## builds a server that checks its assertions, and runs the 
 	@echo "== building for it"
 	PGRX_PG_CONFIG_PATH=$(CASSERT)/pg/bin/pg_config CARGO_TARGET_DIR=$(CASSERT)/build cargo build --release -p syncline
 	@set -e; for name in $(FIRST) $(OTHER) oracle; do \
-	  echo "== $$name"; $(ON_CASSERT) cargo test --release -p syncline-tests --test $$name -- --test-threads=1; \
+	  echo "== $$name"; $(ON_CASSERT) cargo test --profile tests -p syncline-tests --test $$name -- --test-threads=1; \
+	done
+	@set -e; for name in $(DISCARD); do \
+	  echo "== $$name, each look-up in a cache taken for one that others' alterations came with"; \
+	  $(ON_CASSERT) SYNCLINE_SETTINGS='debug_discard_caches = 1' \
+	    cargo test --profile tests -p syncline-tests --test $$name -- --test-threads=1; \
 	done
 	cd clients/js && npm ci --no-audit --no-fund
 	$(ON_CASSERT) $(SERVE) npm test --prefix clients/js
@@ -142,7 +150,7 @@ $(FUZZ):
 test-pgrx: build $(PGRX) ## runs pgrx's own test, package, install and run: minutes, as they build it all again
 	@[ $(PG) = 15 ] || { echo "pgrx's own ways are tested with PG=15 only"; exit 1; }
 	@echo "== pgrx's own ways, with cargo-pgrx $(PGRX_VERSION)"
-	CARGO_PGRX=$(PGRX) cargo test --release -p syncline-tests --test pgrx -- --ignored --test-threads=1
+	CARGO_PGRX=$(PGRX) cargo test --profile tests -p syncline-tests --test pgrx -- --ignored --test-threads=1
 
 fuzz: $(FUZZ) ## feeds cursors, filters and shapes with random text for MINUTES=… in all
 	@set -e; seconds=$$(($(MINUTES) * 60 / $(words $(FUZZ_TARGETS)))); for name in $(FUZZ_TARGETS); do \
@@ -154,7 +162,7 @@ fuzz: $(FUZZ) ## feeds cursors, filters and shapes with random text for MINUTES=
 test-postgis: build ## runs the test of types with PostGIS, which takes 170 MB
 	@$(call packages,postgresql-15-postgis-3)
 	@echo "== types of PostGIS"
-	cargo test --release -p syncline-tests --test types -- --ignored
+	cargo test --profile tests -p syncline-tests --test types -- --ignored
 
 test-todo: build ## runs those of examples/todo in Chromium
 	@$(call packages,chromium)
@@ -165,9 +173,9 @@ test-todo: build ## runs those of examples/todo in Chromium
 # Ctrl-C is for the Node server: the program that holds the database then removes it.
 demo-app: build ## serves shared todo lists on localhost, until Ctrl-C; PORT=…
 	@echo "== demo-app"
-	@cargo build --release -q -p syncline-tests --bin serve
+	@cargo build --profile tests -q -p syncline-tests --bin serve
 	@cd examples/todo && npm ci --no-audit --no-fund --omit=dev
-	@trap '' INT; cd examples/todo && ../../target/release/serve npm run --silent demo
+	@trap '' INT; cd examples/todo && ../../target/tests/serve npm run --silent demo
 
 test-examples: test-todo test-django test-activerecord ## runs the tests of the examples
 
@@ -184,7 +192,7 @@ test-activerecord: build ## runs those of examples/activerecord
 
 demo: build ## follows this machine's package index while it changes and the server is killed
 	@echo "== demo"
-	@cargo run --release -q -p syncline-tests --bin demo
+	@cargo run --profile tests -q -p syncline-tests --bin demo
 
 bench: build ## measures against peers into bench/results; QUICK=1 with fewer rows, ONLY=write,live some parts
 	@$(if $(BENCH_PACKAGES),$(call packages,$(BENCH_PACKAGES)))
@@ -193,30 +201,30 @@ bench: build ## measures against peers into bench/results; QUICK=1 with fewer ro
 
 oracle: build ## runs the oracle for SECONDS=… with SEED=…
 	@echo "== oracle: $(SECONDS) s, seed $(SEED)"
-	ORACLE_SECONDS=$(SECONDS) ORACLE_SEED=$(SEED) cargo test --release -p syncline-tests --test oracle -- --nocapture
+	ORACLE_SECONDS=$(SECONDS) ORACLE_SEED=$(SEED) cargo test --profile tests -p syncline-tests --test oracle -- --nocapture
 
 load: build ## lets 64 clients pull and 16 writers write for MINUTES=…, with SEED=…
 	@echo "== load: $(MINUTES) min, seed $(SEED)"
-	LOAD_SECONDS=$$(($(MINUTES) * 60)) LOAD_SEED=$(SEED) cargo test --release -p syncline-tests --test load -- --nocapture --test-threads=1
+	LOAD_SECONDS=$$(($(MINUTES) * 60)) LOAD_SEED=$(SEED) cargo test --profile tests -p syncline-tests --test load -- --nocapture --test-threads=1
 
 faults: build ## kills servers and their processes KILLS=… times, with SEED=…
 	@echo "== faults: $(KILLS) kills with each kind of commit, seed $(SEED)"
-	FAULTS_KILLS=$(KILLS) FAULTS_SEED=$(SEED) cargo test --release -p syncline-tests --test faults -- --nocapture --test-threads=1
+	FAULTS_KILLS=$(KILLS) FAULTS_SEED=$(SEED) cargo test --profile tests -p syncline-tests --test faults -- --nocapture --test-threads=1
 
 stream-size: build ## measures positions of the stream under 12 writers for MINUTES=…
 	@echo "== stream-size: $(MINUTES) min"
-	STREAM_SIZE_SECONDS=$$(($(MINUTES) * 60)) cargo test --release -p syncline-tests --test stream_size -- --nocapture
+	STREAM_SIZE_SECONDS=$$(($(MINUTES) * 60)) cargo test --profile tests -p syncline-tests --test stream_size -- --nocapture
 
 stream-faults: build ## kills servers KILLS=… times with heartbeats and without, under followers of the stream, with SEED=…
 	@echo "== stream-faults: $(KILLS) kills each, seed $(SEED)"
 	STREAM_KILLS=$(KILLS) STREAM_SEED=$(SEED) \
-	  cargo test --release -p syncline-tests --test stream_faults -- --nocapture --test-threads=1
+	  cargo test --profile tests -p syncline-tests --test stream_faults -- --nocapture --test-threads=1
 
 oracle-mutants: setup ## shows that the oracle finds each deliberate fault, over MUTANT_SEEDS=…
 	@echo "== the oracle's teeth: $(MUTANT_SEEDS) seeds for each fault"
 	CARGO_TARGET_DIR=target/mutants $(CARGO_PG) build --release -p syncline $(FEATURES),mutants
 	SYNCLINE_LIBRARY=$(MUTANTS) MUTANT_SEEDS=$(MUTANT_SEEDS) \
-	  cargo test --release -p syncline-tests --test mutants -- --ignored --nocapture
+	  cargo test --profile tests -p syncline-tests --test mutants -- --ignored --nocapture
 
 fmt: ## formats the code
 	cargo fmt --all
