@@ -111,6 +111,27 @@ test("sees agrees with sync_sees, with transactions in progress", async () => {
   assert.throws(() => sees("s2.1", 1), TypeError);
 });
 
+test("sees agrees with sync_sees where most transactions are in progress and a late one has ended", async () => {
+  await pool.query("CREATE TABLE busy (id int PRIMARY KEY); SELECT sync_track('busy')");
+  const open = [];
+  for (let i = 0; i < 10; i++) {
+    const db = await pool.connect();
+    await db.query("BEGIN");
+    await db.query("INSERT INTO busy VALUES ($1)", [i]);
+    open.push(db);
+  }
+  for (const i of [8, 5]) {
+    const [db] = open.splice(i, 1);
+    db.release(void (await db.query("COMMIT")));
+  }
+  const { cursor } = parseDelta(await pull(null, { tables: { busy: {} } }));
+  const now = "SELECT x::text AS xid, sync_sees($1, x::text::xid8) AS sees FROM generate_series(3, pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 5) x";
+  const { rows } = await pool.query(now, [cursor]);
+  for (const db of open) db.release(void (await db.query("COMMIT")));
+  assert.ok(cursor.includes("-"), cursor);
+  for (const { xid, sees: expected } of rows) assert.equal(sees(cursor, xid), expected, `${cursor} ${xid}`);
+});
+
 test("one shape is followed over a route that knows nothing but since", async () => {
   await pool.query("CREATE TABLE one (id int PRIMARY KEY, name text); SELECT sync_track('one')");
   const server = await serve(pool, { shapes: () => ({ one: { tables: { one: {} } } }) });
