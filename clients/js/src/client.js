@@ -1,6 +1,7 @@
 // The client: a copy, the network around it, and the tabs beside it.
 
 import { Copy } from "./copy.js";
+import { Seen } from "./cursor.js";
 import { keyText, parseAnswer, parseDelta } from "./delta.js";
 import { digest } from "./digest.js";
 import { Follower } from "./follow.js";
@@ -55,6 +56,7 @@ export class Client {
     this.#follower = new Follower({
       pull: (how) => this.#pullOnce(how),
       sendNext: (signal) => this.#sendNext(signal),
+      hasSeen: (told) => Object.values(this.cursors).every((cursor) => cursor !== null && Seen.of(cursor).contains(told)),
       catchUp: () => this.#inStep(() => this.#reload()),
       report: (error) => this.#options.onError?.(error),
       locks: options.locks ?? globalThis.navigator?.locks,

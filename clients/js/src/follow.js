@@ -1,11 +1,12 @@
 // Following the server: when to pull, when to send, and what to do when that fails.
 
+import { Seen } from "./cursor.js";
 import { Backoff, Bell } from "./timing.js";
 
 /**
  * @typedef {object} How one of `wait`, `events` and `every`
  * @property {number} [wait] seconds that the server waits for a change before it answers
- * @property {(signal: AbortSignal) => AsyncIterable<unknown>} [events] each of which means that there may be news
+ * @property {(signal: AbortSignal) => AsyncIterable<unknown>} [events] each of which means that there may be news; of one that is the `visible` of a position no pull is up to date that has not seen all of it
  * @property {number} [every] milliseconds between pulls
  * @property {{ first?: number, longest?: number }} [retry] milliseconds of the first pause after a failure, and of the longest
  */
@@ -14,6 +15,7 @@ import { Backoff, Bell } from "./timing.js";
  * @typedef {object} Work what the client does for its follower
  * @property {(how: { wait?: number, signal: AbortSignal }) => Promise<{ upToDate: boolean, changed: boolean }>} pull
  * @property {(signal: AbortSignal) => Promise<boolean>} sendNext false if nothing is queued
+ * @property {(told: Seen) => boolean} hasSeen whether the copy contains what was told of
  * @property {() => Promise<void>} catchUp reads what other tabs have stored
  * @property {(error: unknown) => void} report
  * @property {Pick<LockManager, "request"> | undefined} locks
@@ -26,6 +28,8 @@ export class Follower {
   #news = new Bell();
   #queued = new Bell();
   #online = new Bell();
+  /** What events have told of, and no pull has seen yet. @type {Seen | undefined} */
+  #told;
   /** @type {AbortController | undefined} */
   #controller;
   /** @type {Promise<void>} */
@@ -57,6 +61,12 @@ export class Follower {
   news() {
     this.#news.ring();
     this.#waiting?.abort();
+  }
+
+  /** @param {Seen | undefined} told what there is to be seen, if that is known */
+  #tell(told) {
+    if (told) this.#told = this.#told?.union(told) ?? told;
+    this.news();
   }
 
   /** There may be something to send. */
@@ -102,6 +112,7 @@ export class Follower {
   async #pulls(how, signal) {
     const backoff = new Backoff(how.retry);
     const idle = new Backoff({ first: 100, longest: 1000 });
+    const early = new Backoff({ first: 10, longest: 1000 });
     let upToDate = false;
     while (!signal.aborted) {
       const hurry = this.#news.take();
@@ -116,6 +127,13 @@ export class Follower {
         backoff.reset();
         upToDate = result.upToDate;
         if (!upToDate) continue;
+        if (this.#told && !this.#work.hasSeen(this.#told)) {
+          // A commit is in the log before it is visible, and may have to wait for a standby.
+          await this.#news.wait(early.next());
+          continue;
+        }
+        this.#told = undefined;
+        early.reset();
         if (how.wait === undefined) await this.#news.wait(how.every);
         // A server that does not wait, or is woken by what is of no interest here, is not asked in a circle.
         else if (wait !== undefined && !result.changed && Date.now() - began < 500) await this.#news.wait(idle.next());
@@ -157,9 +175,11 @@ export class Follower {
     const backoff = new Backoff(retry);
     while (events && !signal.aborted) {
       try {
-        for await (const _ of events(signal)) {
+        // What another connection told of, this one tells again, or will.
+        this.#told = undefined;
+        for await (const event of events(signal)) {
           backoff.reset();
-          this.news();
+          this.#tell(Seen.parse(String(event)));
         }
         if (!signal.aborted) await this.#online.wait(backoff.next());
       } catch (error) {

@@ -118,13 +118,14 @@ export function httpPush(url, init = {}) {
 }
 
 /**
- * Server-sent events, each of which means that there may be news. Read with fetch, in browsers too: unlike EventSource it
- * takes headers, tells the status of a refusal, and leaves it to the client when to connect again.
+ * Server-sent events, each of which means that there may be news; its data may say what must have been seen for it. Read with
+ * fetch, in browsers too: unlike EventSource it takes headers, tells the status of a refusal, and leaves it to the client when
+ * to connect again.
  *
  * @param {string} url
  * @param {RequestInit} [init]
  * @param {number} [silence] milliseconds without a byte after which the connection counts as dead
- * @returns {(signal: AbortSignal) => AsyncGenerator<void>} yields once when connected and then for each event
+ * @returns {(signal: AbortSignal) => AsyncGenerator<string>} yields an empty text when connected, and then each event's data
  */
 export function events(url, init = {}, silence = 60_000) {
   return async function* (signal) {
@@ -137,12 +138,13 @@ export function events(url, init = {}, silence = 60_000) {
       headers.set("Accept", "text/event-stream");
       const response = await request(url, { ...init, headers, signal: controller.signal });
       if (!response.body) throw new TypeError("the event stream has no body");
-      yield;
+      yield "";
       const reader = response.body.getReader();
       const decoder = new TextDecoder();
-      // The event is the line that carries its data; an empty line ends it.
+      // The event is the lines that carry its data; an empty line ends it.
       let line = "";
-      let hasData = false;
+      /** @type {string[]} */
+      const data = [];
       for (;;) {
         const { done, value } = await reader.read();
         if (done) return;
@@ -152,10 +154,9 @@ export function events(url, init = {}, silence = 60_000) {
         line = /** @type {string} */ (lines.pop());
         for (const complete of lines) {
           if (complete !== "") {
-            hasData ||= complete === "data" || complete.startsWith("data:");
-          } else if (hasData) {
-            hasData = false;
-            yield;
+            if (complete === "data" || complete.startsWith("data:")) data.push(complete.slice(5).replace(/^ /, ""));
+          } else if (data.length > 0) {
+            yield data.splice(0).join("\n");
           }
         }
       }

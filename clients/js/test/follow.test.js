@@ -185,3 +185,33 @@ test("an event makes the client pull, and a stream that was cut is opened again"
   assert.equal(streams.length, 2);
   await client.close();
 });
+
+test("told of what is not visible yet, a client pulls until it has seen it", async () => {
+  const server = new FakeServer();
+  server.commit(1, { id: 1, name: "a" });
+  const told = [];
+  let pulls = 0;
+  const client = await server.open({ pull: (request) => (pulls++, server.pull(request)) });
+  const events = async function* (signal) {
+    const stopped = new Promise((resolve) => signal.addEventListener("abort", resolve));
+    while (!signal.aborted) {
+      if (told.length > 0) yield told.shift();
+      else await Promise.race([stopped, new Promise((resolve) => setTimeout(resolve, 1))]);
+    }
+  };
+  client.start({ events });
+  await until(() => names(client).length === 1);
+  const xid = Number(server.commit(2, { id: 2, name: "b" }));
+  server.unseen = [xid];
+  told.push(String(xid + 1));
+  const before = pulls;
+  await until(() => pulls > before + 3);
+  assert.deepEqual(names(client), ["a"]);
+  server.unseen = [];
+  await until(() => names(client).length === 2);
+  // From then on it is left in peace.
+  const afterwards = pulls;
+  for (let i = 0; i < 1000; i++) await new Promise(setImmediate);
+  assert.ok(pulls <= afterwards + 1, `${pulls - afterwards} pulls more`);
+  await client.close();
+});
