@@ -7,3 +7,4 @@ export { digest } from "./digest.js";
 export { events, httpGet, httpPull, httpPush, HttpError, Rejected } from "./http.js";
 export { indexedDb } from "./indexeddb.js";
 export { memory } from "./storage.js";
+export { StreamCopy } from "./stream.js";
