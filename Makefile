@@ -170,6 +170,12 @@ test-todo: build ## runs those of examples/todo in Chromium
 	cd examples/todo && npm ci --no-audit --no-fund
 	$(SERVE) npm test --prefix examples/todo
 
+bench-todo: build ## measures there how long a commit takes to another user's page, by each source of news
+	@$(call packages,chromium)
+	@echo "== bench-todo"
+	cd examples/todo && npm ci --no-audit --no-fund
+	$(SERVE) npm run --silent latency --prefix examples/todo
+
 # Ctrl-C is for the Node server: the program that holds the database then removes it.
 demo-app: build ## serves shared todo lists on localhost, until Ctrl-C; PORT=…
 	@echo "== demo-app"
@@ -236,4 +242,4 @@ lint: setup ## checks format and lints
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help setup build install demo test test-all test-short test-upgrade test-pgrx fuzz bench oracle oracle-mutants stream-size stream-faults load faults fmt lint clean test-js demo-app test-examples test-todo test-cassert test-postgis
+.PHONY: help setup build install demo test test-all test-short test-upgrade test-pgrx fuzz bench oracle oracle-mutants stream-size stream-faults load faults fmt lint clean test-js demo-app bench-todo test-examples test-todo test-cassert test-postgis

@@ -7,6 +7,7 @@ import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { loginPage, todoPage } from "./page/view.js";
+import { relay } from "./relay.js";
 import { asUser, write } from "./writes.js";
 
 const pool = new pg.Pool();
@@ -64,31 +65,42 @@ const routes = {
     if (reason) await asUser(pool, who, read);
     return { html: todoPage({ who, url, rows, notice: reason, draft: reason ? args.title ?? args.name : "" }) };
   },
-  async "GET /events"({ response }) {
+  async "GET /events"({ who, response }) {
     response.writeHead(200, { "Content-Type": "text/event-stream", "Cache-Control": "no-store" });
-    response.write(": connected\n\n");
-    browsers.add(response.on("close", () => browsers.delete(response)));
+    response.write(latest ? `data: ${latest}\n\n` : ": connected\n\n");
+    browsers.set(response.on("close", () => browsers.delete(response)), who);
   },
 };
 
-// One connection waits for changes of any tracked table, and wakes all browsers; each pulls what it lacks.
-const browsers = new Set();
-async function wake() {
+// Who has a page open. News carry no data: each browser that they concern pulls what it lacks.
+const browsers = new Map();
+let latest = "";
+function tell(news, concerns = () => true) {
+  latest = news;
+  for (const [browser, who] of browsers) if (concerns(who)) browser.write(`data: ${news}\n\n`);
+}
+
+// One connection waits for changes of any tracked table. They concern everybody.
+async function wait() {
   const db = new pg.Client();
   db.on("error", () => {}); // The query fails as well.
   try {
     await db.connect();
     for (let changed = true; ; ) {
       const { position } = (await db.query("SELECT sync_position() AS position")).rows[0];
-      for (const browser of browsers) browser.write(changed ? "data: news\n\n" : ": still here\n\n");
+      if (changed) tell("");
       changed = (await db.query("CALL sync_wait($1, NULL, '20 s')", [position])).rows[0].changed;
     }
-  } catch (error) {
-    console.error(`waiting for changes: ${error.message}`);
-    setTimeout(wake, 500);
   } finally {
     await db.end().catch(() => {});
   }
+}
+
+/** Follows what is new for ever, by waiting or by the relay. */
+async function follow() {
+  const source = process.env.LIVE === "relay" ? () => relay(pool, tell) : wait;
+  await source().catch((error) => console.error(`following what is new: ${error.message}`));
+  setTimeout(follow, 500);
 }
 
 const TYPES = { js: "text/javascript", css: "text/css", svg: "image/svg+xml" };
@@ -128,7 +140,8 @@ const server = http.createServer((request, response) => {
 });
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  wake();
+  follow();
+  setInterval(() => browsers.forEach((_, browser) => browser.write(": still here\n\n")), 20_000);
   server.listen(Number(process.env.PORT ?? 8080), "127.0.0.1", () => console.log(`http://localhost:${server.address().port}/`));
   for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(0));
 }

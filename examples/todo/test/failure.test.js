@@ -6,7 +6,7 @@ import { add, control, screenshots, shown, titles, World } from "./support.js";
 
 async function assertGoesOn(world, ada, ben, name, restart) {
   await ada.getByText("The server does not answer.").waitFor();
-  await screenshots(ada, name);
+  if (world.live === "wait") await screenshots(ada, name);
   await restart();
   await shown(ben, "Written while it was dead");
   await ada.locator("#banner.shown").waitFor({ state: "detached" });
@@ -16,22 +16,24 @@ async function assertGoesOn(world, ada, ben, name, restart) {
   assert.deepEqual(await titles(ada), await titles(ben));
 }
 
-test("PostgreSQL is killed with -9 and started again", async (t) => {
-  const world = await World.make(t);
-  const [ada, ben] = [await world.visit("Ada"), await world.visit("Ben")];
-  await add(ada, "Written before");
-  await control("kill");
-  await add(ada, "Written while it was dead");
-  await assertGoesOn(world, ada, ben, "database-dead", () => control("start"));
-});
+for (const live of ["wait", "relay"]) {
+  test(`PostgreSQL is killed with -9 and started again (${live})`, async (t) => {
+    const world = await World.make(t, live);
+    const [ada, ben] = [await world.visit("Ada"), await world.visit("Ben")];
+    await add(ada, "Written before");
+    await control("kill");
+    await add(ada, "Written while it was dead");
+    await assertGoesOn(world, ada, ben, "database-dead", () => control("start"));
+  });
 
-test("the Node server is killed and started again", async (t) => {
-  const world = await World.make(t);
-  const [ada, ben] = [await world.visit("Ada"), await world.visit("Ben")];
-  await world.killServer();
-  await add(ada, "Written while it was dead");
-  await assertGoesOn(world, ada, ben, "server-dead", () => world.startServer());
-});
+  test(`the Node server is killed and started again (${live})`, async (t) => {
+    const world = await World.make(t, live);
+    const [ada, ben] = [await world.visit("Ada"), await world.visit("Ben")];
+    await world.killServer();
+    await add(ada, "Written while it was dead");
+    await assertGoesOn(world, ada, ben, "server-dead", () => world.startServer());
+  });
+}
 
 test("a write whose answer is lost is applied once", async (t) => {
   const world = await World.make(t);

@@ -47,8 +47,10 @@ export async function control(word) {
 export class World {
   pages = [];
 
-  static async make(t) {
+  /** @param {"wait" | "relay"} [live] where the server's news come from */
+  static async make(t, live = "wait") {
     const world = new World();
+    world.live = live;
     world.database = `todo_${process.pid}_${++databases}`;
     const admin = new pg.Client();
     await admin.connect();
@@ -73,7 +75,7 @@ export class World {
   }
 
   async startServer() {
-    const env = { ...process.env, PGDATABASE: this.database, PORT: String(this.port) };
+    const env = { ...process.env, PGDATABASE: this.database, PORT: String(this.port), LIVE: this.live };
     this.server = spawn(process.execPath, ["server.js"], { cwd: new URL("..", import.meta.url), env, stdio: ["ignore", "pipe", "inherit"] });
     await once(this.server.stdout, "data");
   }
