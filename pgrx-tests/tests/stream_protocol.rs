@@ -269,3 +269,23 @@ fn a_drivers_replication_connection_gets_the_same_lines_while_they_are_written()
         [r#"upsert a t {"f": 1, "n": "x", "id": 1}"#, "commit a", r#"delete a t {"id": 1}"#, "commit a", "commit a"];
     assert_eq!(summaries, expected);
 }
+
+#[test]
+fn tables_named_as_internal_ones_are_nobodys_where_the_extension_is_not() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    run(
+        &mut client,
+        "CREATE SCHEMA syncline;; SELECT pg_create_logical_replication_slot('s', 'syncline');; \
+         CREATE TABLE syncline.message (topic int, payload int);; CREATE TABLE syncline.heartbeat (a int, b int);; \
+         CREATE TABLE syncline.log (a int);; CREATE TABLE syncline.barrier (a int);; CREATE TABLE syncline.altered (a int);; \
+         CREATE TABLE syncline.state (a int PRIMARY KEY, epoch text)",
+    );
+    for table in ["message VALUES (7, 8)", "heartbeat VALUES (7, 8)", "log VALUES (7)", "barrier VALUES (7)"] {
+        run(&mut client, &format!("INSERT INTO syncline.{table}"));
+    }
+    run(&mut client, "INSERT INTO syncline.altered VALUES (7);; INSERT INTO syncline.state VALUES (1, 'x')");
+    run(&mut client, "UPDATE syncline.state SET epoch = 'y'");
+    assert!(peek(&mut client, &["topics", "[\"\"]", "shapes", SHAPES]).unwrap().is_empty());
+}

@@ -339,7 +339,7 @@ pub fn copy<'a>(cells: impl Iterator<Item = (&'a mut Cell<pg_sys::Datum>, Storag
 ///
 /// Its table is a `user_catalog_table`: what such tables held is known at each point of the log.
 pub fn epoch() -> Option<u64> {
-    let table = relation::find(relation::schema("syncline")?, "state")?;
+    let table = relation::find(relation::schema("syncline")?, "state").filter(|&table| relation::is_own(table))?;
     let number = relation::peek(table)?.attribute("epoch")?.number;
     let mut epoch = None;
     // SAFETY: the table is open while its rows are read; without a snapshot the scan takes that of the moment.

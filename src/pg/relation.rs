@@ -160,6 +160,16 @@ unsafe fn oids(list: *mut pg_sys::List) -> Vec<pg_sys::Oid> {
     unsafe { list_members(list).iter().map(|cell| cell.oid_value).collect() }
 }
 
+/// Whether a relation belongs to the extension.
+pub fn is_own(relation: pg_sys::Oid) -> bool {
+    // SAFETY: catalog look-ups, which logical decoding may do.
+    unsafe {
+        let extension = pg_sys::get_extension_oid(c"syncline".as_ptr(), true);
+        extension != pg_sys::InvalidOid
+            && pg_sys::getExtensionOfObject(pg_sys::RelationRelationId, relation) == extension
+    }
+}
+
 /// A table of the extension's own; an error ends the call where the extension is not installed.
 pub fn internal(name: &str) -> pg_sys::Oid {
     let found = schema("syncline").and_then(|schema| find(schema, name));

@@ -211,22 +211,20 @@ impl Relations {
 
     fn read(&mut self, shapes: &[(String, Shape)], oid: pg_sys::Oid) -> Known {
         let Some(here) = relation::peek(oid) else { return Known::Other };
-        if here.name.0 == "syncline" {
-            match here.name.1.as_str() {
-                "log" => return Known::Log,
-                "barrier" => return Known::Barrier,
-                "altered" => return Known::Altered,
-                "state" => return Known::State,
-                "heartbeat" => return Known::Heartbeat,
-                _ => {}
-            }
+        // Where the extension is not installed, anybody may have a schema and tables of these names.
+        let own = (here.name.0 == "syncline" && relation::is_own(oid)).then_some(here.name.1.as_str());
+        match own {
+            Some("log") => return Known::Log,
+            Some("barrier") => return Known::Barrier,
+            Some("altered") => return Known::Altered,
+            Some("state") => return Known::State,
+            Some("heartbeat") => return Known::Heartbeat,
+            _ => {}
         }
         let member = self.plan(shapes, relation::root(oid)).map(|plan| Member::new(plan, &here));
         let number = |name| here.attribute(name).map(|column| column.number);
         match (member, number("topic"), number("payload")) {
-            (member, Some(topic), Some(payload)) if here.name == ("syncline".to_owned(), "message".to_owned()) => {
-                Known::Message(member, [topic, payload])
-            }
+            (member, Some(topic), Some(payload)) if own == Some("message") => Known::Message(member, [topic, payload]),
             (Some(member), ..) => Known::Table(member),
             (None, ..) => Known::Other,
         }
