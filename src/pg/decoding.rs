@@ -7,7 +7,7 @@ use pgrx::{PgMemoryContexts, pg_sys};
 use syncline_delta::snapshot::Xid;
 use syncline_delta::stream::net::Cell;
 
-use super::image::Storage;
+use super::image::{self, Storage};
 use super::memory::Area;
 use super::{relation, snapshot, version};
 
@@ -275,12 +275,22 @@ impl Deformed {
 
     /// A column of the tuple that was read, which must still be there.
     pub fn cell(&self, number: i16, storage: Storage) -> Cell<pg_sys::Datum> {
-        let place = usize::try_from(number - 1).unwrap_or(usize::MAX);
-        match (self.nulls.get(place), self.values.get(place)) {
-            (Some(false), Some(&datum)) if storage.length == -1 && external(datum) == Some(true) => Cell::Unlogged,
-            (Some(false), Some(&datum)) => Cell::Value(datum),
-            _ => Cell::Null,
+        match self.value(number) {
+            Some(datum) if storage.length == -1 && external(datum) == Some(true) => Cell::Unlogged,
+            Some(datum) => Cell::Value(datum),
+            None => Cell::Null,
         }
+    }
+
+    /// The same of a type of fixed length, if it is not NULL.
+    pub fn value(&self, number: i16) -> Option<pg_sys::Datum> {
+        let place = usize::try_from(number - 1).unwrap_or(usize::MAX);
+        self.values.get(place).copied().filter(|_| !self.nulls[place])
+    }
+
+    /// The same of a type of any length, if it is not NULL and in the log.
+    pub fn large(&self, number: i16) -> Option<pg_sys::Datum> {
+        self.value(number).filter(|&datum| external(datum) != Some(true))
     }
 }
 
@@ -294,12 +304,7 @@ pub struct Copied {
 
 /// Whether a value is where it stands, as it is: reading it cannot fail.
 pub fn is_plain(datum: pg_sys::Datum, storage: Storage) -> bool {
-    // SAFETY: the datum is a live value of a type stored so.
-    storage.length != -1
-        || unsafe {
-            let pointer = datum.cast_mut_ptr::<pg_sys::varlena>();
-            !pgrx::varlena::varatt_is_1b_e(pointer) && !pgrx::varlena::varatt_is_4b_c(pointer)
-        }
+    storage.length != -1 || image::is_inline(datum)
 }
 
 /// Replaces values by copies in the current memory context.

@@ -85,11 +85,21 @@ pub fn decode(mut bytes: &[u8], by_value: impl Fn(i16) -> bool) -> impl Iterator
     })
 }
 
+/// Whether a value of variable length is where it stands, as it is: neither elsewhere nor compressed.
+pub fn is_inline(datum: pg_sys::Datum) -> bool {
+    // SAFETY: the datum is a live varlena.
+    unsafe {
+        let pointer = datum.cast_mut_ptr::<pg_sys::varlena>();
+        !pgrx::varlena::varatt_is_1b_e(pointer) && !pgrx::varlena::varatt_is_4b_c(pointer)
+    }
+}
+
 /// Hands over the bytes of a `bytea` datum where they stand; a copy, where it takes one, goes with the current memory context.
 pub fn with_bytea<T>(datum: pg_sys::Datum, each: impl FnOnce(&[u8]) -> T) -> T {
     // SAFETY: the datum is a non-null bytea, which lives as long as the tuple that it was read from.
     unsafe {
-        let plain = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        let stored = datum.cast_mut_ptr();
+        let plain = if is_inline(datum) { stored } else { pg_sys::pg_detoast_datum_packed(stored) };
         let data = pgrx::varlena::vardata_any(plain).cast::<u8>();
         each(std::slice::from_raw_parts(data, pgrx::varlena::varsize_any_exhdr(plain)))
     }

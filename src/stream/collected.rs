@@ -14,7 +14,7 @@ use super::applied::{Applied, apply, datum, key_text, logged_cells, passes, want
 use super::memory;
 use super::relations::{self, Known, Member, Plan, Relations, Taken};
 use crate::mutant::{self, Mutant};
-use crate::pg::decoding::{Copied, Opened, RowChange, Tuple};
+use crate::pg::decoding::{Copied, Deformed, Opened, RowChange, Tuple};
 use crate::pg::guard;
 use crate::pg::image;
 use crate::pg::memory::Area;
@@ -106,7 +106,11 @@ impl Collected {
     ) {
         let shapes = &options.shapes;
         match (&*relations.get(shapes, relation.oid()), change) {
-            (Known::Log, RowChange::Insert(row)) => self.log(shapes, relations, area, row),
+            (Known::Log(deformed), RowChange::Insert(row)) => {
+                let mut deformed = deformed.borrow_mut();
+                deformed.read(row);
+                self.log(shapes, relations, area, &deformed);
+            }
             (Known::Barrier, RowChange::Insert(row)) => self.barrier(shapes, relations, area, row),
             (Known::Altered, RowChange::Insert(row)) => self.altered(shapes, relations, row),
             (Known::Heartbeat, RowChange::Insert(row) | RowChange::Update(_, row)) => self.heartbeat(area, row),
@@ -192,7 +196,7 @@ impl Collected {
         }
     }
 
-    fn log(&mut self, shapes: &[(String, Shape)], relations: &mut Relations, area: Area, row: Tuple<'_>) {
+    fn log(&mut self, shapes: &[(String, Shape)], relations: &mut Relations, area: Area, row: &Deformed) {
         let (Some(relation), Some(seq), Some(kind), Some(old)) = (
             row.value(column::LOG_RELATION),
             row.value(column::LOG_SEQ),

@@ -133,8 +133,8 @@ pub struct Member {
 pub enum Known {
     /// Of no interest.
     Other,
-    /// `syncline.log`
-    Log,
+    /// `syncline.log`, and the row of it that is read.
+    Log(RefCell<Deformed>),
     /// `syncline.barrier`
     Barrier,
     /// `syncline.altered`
@@ -214,7 +214,7 @@ impl Relations {
         // Where the extension is not installed, anybody may have a schema and tables of these names.
         let own = (here.name.0 == "syncline" && relation::is_own(oid)).then_some(here.name.1.as_str());
         match own {
-            Some("log") => return Known::Log,
+            Some("log") => return Known::Log(RefCell::default()),
             Some("barrier") => return Known::Barrier,
             Some("altered") => return Known::Altered,
             Some("state") => return Known::State,
