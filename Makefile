@@ -152,12 +152,15 @@ test-pgrx: build $(PGRX) ## runs pgrx's own test, package, install and run: minu
 	@echo "== pgrx's own ways, with cargo-pgrx $(PGRX_VERSION)"
 	CARGO_PGRX=$(PGRX) cargo test --profile tests -p syncline-tests --test pgrx -- --ignored --test-threads=1
 
-fuzz: $(FUZZ) ## feeds cursors, filters and shapes with random text for MINUTES=… in all
-	@set -e; seconds=$$(($(MINUTES) * 60 / $(words $(FUZZ_TARGETS)))); for name in $(FUZZ_TARGETS); do \
+# The last share of the time is for a server.
+fuzz: build $(FUZZ) ## feeds each parser with random text, and a server through SQL, for MINUTES=… in all, with SEED=…
+	@set -e; seconds=$$(($(MINUTES) * 60 / $(words $(FUZZ_TARGETS) sql))); for name in $(FUZZ_TARGETS); do \
 	  echo "== fuzzing $$name for $$seconds s"; mkdir -p fuzz/corpus/$$name; \
 	  $(FUZZ) fuzz run --sanitizer none --target-dir target/fuzz $$name fuzz/corpus/$$name fuzz/seeds/$$name -- \
 	    -max_total_time=$$seconds -dict=fuzz/words.dict -max_len=2000 -verbosity=0 -print_funcs=0 -print_final_stats=1; \
-	done
+	done; \
+	echo "== fuzzing through SQL for $$seconds s, seed $(SEED)"; \
+	FUZZ_SECONDS=$$seconds FUZZ_SEED=$(SEED) cargo test --release -p syncline-tests --test fuzz -- --nocapture
 
 test-postgis: build ## runs the test of types with PostGIS, which takes 170 MB
 	@$(call packages,postgresql-15-postgis-3)

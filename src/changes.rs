@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 use syncline_delta::Error;
-use syncline_delta::cursor::{Cursor, Position, Reset, Server, Verdict};
+use syncline_delta::cursor::{Cursor, Identity, Position, Reset, Server, Verdict};
 use syncline_delta::round::{self, Page};
 use syncline_delta::snapshot::Snapshot;
 
@@ -115,11 +115,12 @@ fn start<'a>(
         }
         Verdict::Accept | Verdict::Ahead => {}
     }
-    if cursor.identity.shape != plans.identity.shape {
+    let identity = identity(plans, &cursor.position, cursor.round.as_ref());
+    if cursor.identity.shape != identity.shape {
         return Ok(Err(Reset::Shape));
     }
     let oldest = cursor.oldest();
-    if cursor.identity.schema != plans.identity.schema || server::has_barrier(&plans.reads(), oldest) {
+    if cursor.identity.schema != identity.schema || server::has_barrier(&plans.reads(), oldest) {
         return Ok(Err(Reset::Schema));
     }
     let now = &server.now.snapshot;
@@ -133,6 +134,11 @@ fn start<'a>(
     Ok(Ok(Round { plans, since, from_exact, target, now, place }))
 }
 
+/// What a cursor at a position is bound to: under row security to that position too.
+fn identity(plans: &Plans, position: &Position, round: Option<&round::Round>) -> Identity {
+    if plans.is_secured() { plans.identity.sealed(snapshot::secret(), position, round) } else { plans.identity }
+}
+
 /// The cursor of who has a page that got to a place, or the last one.
 fn behind(round: &Round<'_>, place: Option<round::Place>, server: &Server) -> (Cursor, bool) {
     let is_exact = round.is_exact() && place.is_none();
@@ -143,13 +149,11 @@ fn behind(round: &Round<'_>, place: Option<round::Place>, server: &Server) -> (C
         }
         None => (round.target.clone(), None),
     };
+    let position = Position { snapshot, ..server.now.clone() };
     let floor = server.now.snapshot.clone();
-    let cursor = Cursor {
-        position: Position { snapshot, ..server.now.clone() },
-        identity: round.plans.identity,
-        round: (!is_exact).then_some(round::Round { floor, open }),
-    };
-    (cursor, is_exact)
+    let page = (!is_exact).then_some(round::Round { floor, open });
+    let identity = identity(round.plans, &position, page.as_ref());
+    (Cursor { position, identity, round: page }, is_exact)
 }
 
 /// Whether `sync_changes` would return anything but a commit; without a shape, for some shape over the

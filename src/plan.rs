@@ -98,8 +98,13 @@ impl Plans {
         }
         let identity = Identity { shape: fingerprint(&shapes), schema: fingerprint(&schemas) };
         let mut plans = Self { tables, identity, is_lasting: false };
-        plans.is_lasting = !session.has_settings.get() && plans.tracked().all(|tracked| !tracked.is_secured);
+        plans.is_lasting = !session.has_settings.get() && !plans.is_secured();
         Ok(plans)
+    }
+
+    /// Whether row security is part of it.
+    pub fn is_secured(&self) -> bool {
+        self.tables.iter().any(Plan::is_secured)
     }
 
     /// All tables that it reads, one maybe several times.

@@ -1,7 +1,8 @@
 //! What a caller's shape is: written out, or defined under a name.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ffi::CStr;
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 use syncline_delta::Error;
@@ -20,15 +21,28 @@ enum Allowed {
     named,
 }
 
-static ALLOWED: GucSetting<Allowed> = GucSetting::<Allowed>::new(Allowed::any);
+const SETTING: &CStr = c"syncline.shapes";
+
+static ANY: GucSetting<Allowed> = GucSetting::<Allowed>::new(Allowed::any);
+static NAMED: GucSetting<Allowed> = GucSetting::<Allowed>::new(Allowed::named);
+
+thread_local! {
+    /// The one that was defined.
+    static ALLOWED: Cell<&'static GucSetting<Allowed>> = const { Cell::new(&ANY) };
+}
 
 /// Defines `syncline.shapes`.
+///
+/// Before that, anybody may give it a value, and what a connection asks for hides what its role was given. Postgres drops
+/// it now, but does not bring back what it hid: then only a superuser's word makes it another value than `named`.
 pub fn define_settings() {
+    let setting = if settings::is_given(SETTING) { &NAMED } else { &ANY };
+    ALLOWED.set(setting);
     GucRegistry::define_enum_guc(
-        c"syncline.shapes",
+        SETTING,
         c"which shapes may be used: any, or only named ones",
         c"for roles that pass shapes on from clients: ALTER ROLE ... SET syncline.shapes = named",
-        &ALLOWED,
+        setting,
         GucContext::Suset,
         GucFlags::default(),
     );
@@ -82,7 +96,7 @@ impl Asked {
         let request = parse(text)?;
         let definition = match &request {
             Request::Named { name, .. } => Some(definition(name)?),
-            Request::Shape(_) if ALLOWED.get() == Allowed::any => None,
+            Request::Shape(_) if ALLOWED.get().get() == Allowed::any => None,
             Request::Shape(_) => {
                 return Err(Error::rule("42501", "this role may use named shapes only")
                     .with_hint("Write {\"shape\": \"name\", \"params\": [...]}; sync_define defines one."));

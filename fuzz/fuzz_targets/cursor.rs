@@ -27,7 +27,6 @@ fn check_snapshot(text: &str) {
 libfuzzer_sys::fuzz_target!(|text: &str| {
     check_cursor(text);
     check_snapshot(text);
-    if let Some((position, identity)) = text.split_once('~') {
-        check_cursor(&format!("{}~{}", sealed(position), sealed(identity)));
-    }
+    let parts: Vec<String> = text.split('~').map(sealed).collect();
+    check_cursor(&parts.join("~"));
 });

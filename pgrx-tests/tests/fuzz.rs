@@ -1,7 +1,8 @@
 //! Hostile shapes and cursors through SQL: an answer is right or an error that we meant, and the server lives.
-//! `FUZZ_SEED` and `FUZZ_CASES` choose another run.
+//! `FUZZ_SEED` and `FUZZ_SECONDS` choose another run.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use postgres::{Client, Error, Row};
 use syncline_tests::fuzz::{SCHEMA, Source, WRITES, damaged};
@@ -192,6 +193,9 @@ fn number(name: &str, default: u32) -> u32 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
+/// How many of each there are at least.
+const CASES: u32 = 10_000;
+
 #[test]
 fn hostile_shapes_and_cursors_are_refused_or_answered_rightly() {
     let install = Install::new();
@@ -202,11 +206,13 @@ fn hostile_shapes_and_cursors_are_refused_or_answered_rightly() {
     // A hang is a failure too: 57014 is not among the expected.
     client.batch_execute("SET statement_timeout = '20 s'; SET app.name = 'open'").unwrap();
     let before = cluster.log().len();
-    let (seed, cases) = (number("FUZZ_SEED", 1), number("FUZZ_CASES", 10_000));
+    let (seed, seconds) = (number("FUZZ_SEED", 1), Duration::from_secs(number("FUZZ_SECONDS", 0).into()));
     let mut fuzz =
         Fuzz { client, rng: Rng::new(seed.into(), 0), pool: Vec::new(), counts: [0; 5], states: BTreeMap::new() };
     let mut writer = cluster.connect();
-    for _ in 0..cases {
+    let (start, mut cases) = (Instant::now(), 0);
+    while cases < CASES || start.elapsed() < seconds {
+        cases += 1;
         fuzz.shape();
         if fuzz.pool.len() > 1 {
             fuzz.cursor();
@@ -219,7 +225,7 @@ fn hostile_shapes_and_cursors_are_refused_or_answered_rightly() {
     let fatal: Vec<&str> = log[before..].lines().filter(|line| FATAL.iter().any(|word| line.contains(word))).collect();
     assert!(fatal.is_empty(), "{fatal:.10?}");
     println!(
-        "seed {seed}: shapes accepted, refused; cursors accepted, reset, refused: {:?}; {:?}",
+        "seed {seed}, {cases} cases: shapes accepted, refused; cursors accepted, reset, refused: {:?}; {:?}",
         fuzz.counts, fuzz.states
     );
     assert!(fuzz.counts.iter().all(|&count| count >= cases / 20), "toothless: {:?}", fuzz.counts);

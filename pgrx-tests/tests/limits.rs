@@ -1,5 +1,7 @@
 //! Input and data of any size: an answer, or SQLSTATE 54000, in bounded memory.
 
+use postgres::types::private::BytesMut;
+use postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use postgres::{Client, Error};
 use serde_json::json;
 use syncline_delta::cursor::Cursor;
@@ -123,6 +125,64 @@ fn shapes_and_cursors_of_any_size_are_answered_or_refused() {
         forged.position.snapshot = snapshot;
         let state = Backend::ask(&cluster, CHANGES, Some(&forged.to_string()), shape, 700);
         assert_eq!(state, if expected == "reset" { "" } else { expected }, "{what}");
+    }
+    assert!(!cluster.log().contains("terminated by signal"));
+}
+
+/// Bytes as the wire brings them, be they text or not.
+#[derive(Debug)]
+struct Raw(&'static [u8]);
+
+impl ToSql for Raw {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(self.0);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+#[test]
+fn bytes_that_are_no_text_are_refused_everywhere() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    run(
+        &mut client,
+        "CREATE EXTENSION syncline; CREATE TABLE t (id int PRIMARY KEY, f text); SELECT sync_track('t', '{f}')",
+    );
+    let calls = [
+        "SELECT sync_changes($1::text, '{\"tables\": {\"t\": {}}}')",
+        "SELECT sync_pull(NULL, $1::text::jsonb)",
+        "SELECT sync_preview($1::text::jsonb)",
+        "SELECT sync_digest(jsonb_build_object('tables', jsonb_build_object('t', jsonb_build_object('where', $1::text))))",
+        "SELECT sync_digest(jsonb_build_object('tables', jsonb_build_object($1::text, '{}'::jsonb)))",
+        "SELECT sync_sees($1::text, '1')",
+        "SELECT sync_define($1::text, '{\"tables\": {\"t\": {}}}')",
+        "SELECT sync_mutation($1::text, 1)",
+        "SELECT sync_publish($1::text, '1')",
+        "SELECT sync_track('t', ARRAY[$1::text])",
+    ];
+    for bytes in [&b"a\0b"[..], b"\0", b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"caf\xc3"] {
+        for call in calls {
+            let refused = client.query(call, &[&Raw(bytes)]).map(|_| ()).map_err(|error| state(&error));
+            assert_eq!(refused, Err("22021".to_owned()), "{bytes:?}: {call}");
+        }
+    }
+    // What is text, and names what is none.
+    for (shape, expected) in [
+        (r#"{"tables": {"t\u0000": {}}}"#, "22P05"),
+        (r#"{"tables": {"t": {"where": "f = '\u0000'"}}}"#, "22P05"),
+        (r#"{"tables": {"t": {"where": "f = '\ud800'"}}}"#, "22P02"),
+        (r#"{"tables": {"t": {"where": "f = E'\\x00'"}}}"#, "42601"),
+        (r#"{"tables": {"t": {"where": "f = U&'\\0000'"}}}"#, "0A000"),
+        (r#"{"tables": {"t": {"where": "f = $1"}}, "params": ["\u0000"]}"#, "22P05"),
+    ] {
+        assert_eq!(Backend::ask(&cluster, CHANGES, None, shape, 500), expected, "{shape}");
     }
     assert!(!cluster.log().contains("terminated by signal"));
 }

@@ -1,6 +1,7 @@
 //! What only newer majors have.
 
 use postgres::Client;
+use syncline_tests::alteration::{Line, PLAIN, check};
 use syncline_tests::follower::Follower;
 use syncline_tests::histories::state;
 use syncline_tests::{Cluster, Install};
@@ -103,6 +104,50 @@ fn stored_columns_with_another_expression_reset() {
             ("UPDATE t SET n = 3 WHERE id = 2", r#"delete {"id": 2}"#),
         ],
     );
+}
+
+/// The lines of `ddl.rs` that older majors do not know.
+#[test]
+fn sub_commands_of_alter_table_that_newer_majors_have() {
+    let lines: [(u32, &str, &[Line]); 3] = [
+        (16, "SET STORAGE DEFAULT", &[("ALTER TABLE t ALTER COLUMN s SET STORAGE DEFAULT", "delta delta delta")]),
+        (
+            17,
+            "SET ACCESS METHOD DEFAULT",
+            &[
+                ("ALTER TABLE t SET ACCESS METHOD DEFAULT", "delta delta delta"),
+                ("ALTER TABLE t ALTER COLUMN n SET STATISTICS DEFAULT", "delta delta delta"),
+                ("ALTER TABLE t ALTER COLUMN g SET EXPRESSION AS (f * 3)", "reset delta 40001"),
+            ],
+        ),
+        (
+            18,
+            "constraints that are not enforced",
+            &[
+                ("ALTER TABLE t ADD CONSTRAINT c NOT NULL n", "delta delta delta"),
+                (
+                    "ALTER TABLE t ADD CONSTRAINT c NOT NULL n NOT VALID; ALTER TABLE t VALIDATE CONSTRAINT c",
+                    "delta delta delta",
+                ),
+                (
+                    "ALTER TABLE t ADD CONSTRAINT c NOT NULL n; ALTER TABLE t ALTER CONSTRAINT c NO INHERIT; \
+                     ALTER TABLE t ALTER CONSTRAINT c INHERIT; ALTER TABLE t DROP CONSTRAINT c",
+                    "delta delta delta",
+                ),
+                ("ALTER TABLE t ADD CONSTRAINT c CHECK (n > 100) NOT ENFORCED", "delta delta delta"),
+                (
+                    "ALTER TABLE t ADD CONSTRAINT c FOREIGN KEY (n) REFERENCES referenced NOT ENFORCED; \
+                     ALTER TABLE t ALTER CONSTRAINT c NOT ENFORCED",
+                    "delta delta delta",
+                ),
+            ],
+        ),
+    ];
+    for (major, what, lines) in lines {
+        if Install::since(major, what).is_some() {
+            check(PLAIN, lines);
+        }
+    }
 }
 
 #[test]

@@ -75,6 +75,39 @@ fn role_of_named_shapes_can_use_no_other_by_no_function() {
     }
 }
 
+/// What a session set before the library was there, and what a connection asks for, is weighed when it is loaded.
+#[test]
+fn role_of_named_shapes_stays_one_whatever_its_session_begins_with() {
+    let install = Install::new();
+    let (cluster, mut client) = stage(&install);
+    client.batch_execute("CREATE ROLE other LOGIN; GRANT other TO web; GRANT SELECT ON t TO other").unwrap();
+    let login = |options: &str| cluster.config("postgres").user("web").options(options).connect(NoTls).unwrap();
+    for (options, first) in [
+        ("", "SET syncline.shapes = 'any'"),
+        ("", "SELECT set_config('syncline.shapes', 'any', false)"),
+        ("", "BEGIN; SET LOCAL syncline.shapes = 'any'"),
+        ("", "SET syncline.shapes TO DEFAULT"),
+        ("", "RESET syncline.shapes"),
+        ("", "RESET ALL"),
+        ("", "DISCARD ALL"),
+        ("", "ALTER ROLE web SET syncline.shapes = 'any'"),
+        ("", "ALTER ROLE web RESET ALL"),
+        ("", "ALTER ROLE web IN DATABASE postgres SET syncline.shapes = 'any'"),
+        ("", "SET ROLE other"),
+        ("-c syncline.shapes=any", "SELECT 1"),
+        ("--syncline.shapes=any", "SELECT 1"),
+        ("-c syncline.shapes=any", "RESET ALL"),
+        ("-c syncline.shapes=any", "SET syncline.shapes = 'any'"),
+        ("-c role=other", "SELECT 1"),
+    ] {
+        let mut web = login(options);
+        // Refused or not: what counts is what comes of it.
+        let _ = web.batch_execute(first);
+        let asked = Follower::new(WRITTEN_OUT).try_pull(&mut web);
+        assert_eq!(asked.map_err(|error| state(&error)), Err("42501".to_owned()), "{options} {first}");
+    }
+}
+
 #[test]
 fn definition_is_checked_when_it_is_made_and_survives_a_dump() {
     let install = Install::new();

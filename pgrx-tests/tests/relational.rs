@@ -61,6 +61,87 @@ fn work_follows_what_moved_and_not_the_tables() {
     }
 }
 
+/// How a table was read in one query.
+#[derive(Debug)]
+struct Scan {
+    node: String,
+    /// Found by values, not read from one end to the other.
+    is_looked_up: bool,
+    rows: u64,
+}
+
+/// The scans of tables in the plans that `auto_explain` wrote.
+fn scans(log: &str) -> Vec<Scan> {
+    let is_of_table = |line: &str| line.contains("Scan") && TABLES.iter().any(|table| line.contains(table));
+    let nodes = log.lines().enumerate().filter(|(_, line)| line.contains("(actual rows=") && is_of_table(line));
+    let lines: Vec<&str> = log.lines().collect();
+    let scan = |(number, line): (usize, &str)| {
+        let number_behind = |word: &str| -> u64 {
+            let (_, rest) = line.rsplit_once(word).expect("a plan that was run has actual numbers");
+            rest.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+        };
+        // What belongs to the node stands under it, up to the next one that is not an index below a bitmap.
+        let own =
+            lines[number + 1..].iter().take_while(|line| !line.contains("->") || line.contains("Bitmap Index Scan"));
+        let is_looked_up = own.into_iter().any(|line| line.contains("Index Cond:"));
+        Scan {
+            node: line.trim().to_owned(),
+            is_looked_up,
+            rows: number_behind("actual rows=") * number_behind("loops="),
+        }
+    };
+    nodes.map(scan).collect()
+}
+
+/// As plans name them.
+const TABLES: [&str; 3] = [" on members ", " on projects ", " on issues "];
+
+/// The same by the plans of the very queries: nothing is planned over tables at all where nothing moved, and where
+/// something did, each table is read by an index on values.
+#[test]
+fn plans_of_a_pull_begin_at_what_moved() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    client.batch_execute(SETUP).unwrap();
+    let mut explained = cluster.connect();
+    explained
+        .batch_execute(
+            "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_nested_statements = on; \
+             SET auto_explain.log_analyze = on; SET auto_explain.log_timing = off",
+        )
+        .unwrap();
+    let mut pull = |since: Option<&str>| -> (i64, String, Vec<Scan>) {
+        let before = cluster.log().len();
+        let sql =
+            "SELECT count(*) FILTER (WHERE op <> 'commit'), max(cursor) FROM sync_changes($1::text, $2::text::jsonb)";
+        let row = explained.query_one(sql, &[&since, &SHAPE]).unwrap();
+        (row.get(0), row.get(1), scans(&cluster.log()[before..]))
+    };
+    let (_, mut since, first) = pull(None);
+    assert!(first.len() >= 3, "the plans are there to be read: {first:?}");
+    for (change, ops, rows) in [
+        ("SELECT", 0, 0),
+        ("UPDATE issues SET title = 'changed' WHERE id BETWEEN 1001 AND 1100", 0, 250),
+        ("UPDATE issues SET title = 'changed' WHERE project_id = 7 AND id % 10 = 3", 1, 50),
+        ("UPDATE projects SET title = 'changed' WHERE id = 7", 0, 50),
+        ("UPDATE projects SET is_open = false WHERE id = 30", 0, 100),
+        ("INSERT INTO members VALUES (8, 'user 7')", 10, 300),
+        ("UPDATE projects SET is_open = false WHERE id = 5007", 10, 300),
+        ("DELETE FROM members WHERE project_id = 7", 10, 300),
+    ] {
+        client.batch_execute(change).unwrap();
+        let (count, next, scans) = pull(Some(&since));
+        since = next;
+        assert_eq!(count, ops, "{change}");
+        assert!(scans.iter().all(|scan| scan.is_looked_up), "after {change}: {scans:#?}");
+        let read: u64 = scans.iter().map(|scan| scan.rows).sum();
+        println!("{change}: {read} rows in {} scans", scans.len());
+        let nodes: Vec<&str> = scans.iter().map(|scan| scan.node.as_str()).collect();
+        assert!(read <= rows, "{read} rows after {change}: {nodes:#?}");
+    }
+}
+
 #[test]
 fn level_without_an_index_is_named() {
     let install = Install::new();

@@ -189,6 +189,53 @@ fn level_tables_have_row_security_of_their_own() {
     assert_eq!(follower.pull(&mut stage.ann).len(), 3);
 }
 
+/// Who is restricted, and as whom, decides Postgres: owners unless it is forced, the role that was set, a function's owner.
+#[test]
+fn owners_set_roles_and_definers_are_restricted_as_in_postgres() {
+    let install = Install::new();
+    let mut stage = Stage::new(&install, "CREATE POLICY own ON issues USING (owner = current_user)");
+    let mut follower = Follower::new(ALL);
+    follower.pull(&mut stage.ann);
+    for (change, count) in [
+        ("ALTER TABLE issues OWNER TO ann", 9),
+        ("ALTER TABLE issues FORCE ROW LEVEL SECURITY", 4),
+        ("ALTER TABLE issues NO FORCE ROW LEVEL SECURITY", 9),
+        ("ALTER TABLE issues OWNER TO postgres; GRANT SELECT ON issues TO ann", 4),
+    ] {
+        stage.run(change);
+        let ops = follower.pull(&mut stage.ann);
+        assert_eq!(ops[0], "reset shape", "{change}");
+        assert_eq!((ids(&ops), ids(&ops).len()), (sees(&mut stage.ann), count), "{change}");
+    }
+    let mut follower = Follower::new(ALL);
+    for (role, count) in [("SET ROLE ann", 4), ("SET ROLE bob", 5), ("RESET ROLE", 9)] {
+        stage.run(role);
+        assert_eq!(ids(&follower.pull(&mut stage.owner)), sees(&mut stage.owner), "{role}");
+        assert_eq!(follower.count(), count, "{role}");
+    }
+    // A function of Bob's gives Ann what he sees; its cursor is none for her own pulls.
+    stage.run(&format!(
+        "CREATE FUNCTION of_bob(since text, OUT op text, OUT id int, OUT cursor text) RETURNS SETOF record \
+         LANGUAGE sql SECURITY DEFINER AS $$ SELECT op, (key->>'id')::int, cursor FROM sync_changes(since, '{ALL}') $$; \
+         ALTER FUNCTION of_bob OWNER TO bob"
+    ));
+    let ask = |client: &mut Client, call: &str| -> (Vec<Option<i32>>, String) {
+        let rows = client.query(&format!("SELECT op, id, cursor FROM {call}"), &[]).unwrap();
+        let of_rows = rows.iter().filter(|row| row.get::<_, &str>(0) != "commit").map(|row| row.get(1)).collect();
+        (of_rows, rows.iter().find_map(|row| row.get(2)).unwrap_or_default())
+    };
+    let (first, cursor) = ask(&mut stage.ann, "of_bob(NULL)");
+    assert_eq!(first, [None, Some(1), Some(3), Some(5), Some(7), Some(9)]);
+    stage.run("DELETE FROM issues WHERE id IN (1, 2)");
+    assert_eq!(ask(&mut stage.ann, &format!("of_bob('{cursor}')")).0, [Some(1)]);
+    let own =
+        format!("(SELECT op, (key->>'id')::int, cursor FROM sync_changes('{cursor}', '{ALL}')) AS c(op, id, cursor)");
+    assert_eq!(ask(&mut stage.ann, &own).0, [None, Some(4), Some(6), Some(8)]);
+    // Who asks for all or nothing gets nothing.
+    stage.ann.batch_execute("SET row_security = off").unwrap();
+    assert_eq!(state(&Follower::new(ALL).try_pull(&mut stage.ann).unwrap_err()), "42501");
+}
+
 #[test]
 fn functions_in_a_query_over_secured_tables_run_as_who_pulls() {
     let install = Install::new();

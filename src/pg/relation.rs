@@ -445,10 +445,12 @@ pub fn unreadable<'a>(relation: &Relation, wanted: impl Iterator<Item = &'a Attr
     }
 }
 
-/// Whether row security restricts what the caller sees of this relation.
+/// Whether row security restricts what the caller sees of this relation. An error if it does, and the setting
+/// `row_security` says that it may not.
 pub fn row_security(relation: pg_sys::Oid) -> bool {
     // SAFETY: reads the catalog; InvalidOid means the current user.
     unsafe {
-        pg_sys::check_enable_rls(relation, pg_sys::InvalidOid, true) == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+        pg_sys::check_enable_rls(relation, pg_sys::InvalidOid, false)
+            == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
     }
 }

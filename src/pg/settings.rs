@@ -1,9 +1,11 @@
 //! Output settings that do not depend on the session, and the identity under which internal tables are read.
 
+use std::ffi::CStr;
+
 use pgrx::pg_sys;
 
 /// What the bytes of a delta, and the values of a filter's constants, depend on. ISO 8601 where there is a choice.
-const PINNED: [(&std::ffi::CStr, &std::ffi::CStr); 12] = [
+const PINNED: [(&CStr, &CStr); 12] = [
     (c"TimeZone", c"UTC"),
     (c"DateStyle", c"ISO, YMD"),
     (c"IntervalStyle", c"iso_8601"),
@@ -21,6 +23,12 @@ const PINNED: [(&std::ffi::CStr, &std::ffi::CStr); 12] = [
     (c"jit", c"off"),
 ];
 
+/// Whether there is a value for a setting, be it defined or not.
+pub fn is_given(name: &CStr) -> bool {
+    // SAFETY: the name is a C string; nothing is thrown for a setting that is missing.
+    unsafe { !pg_sys::GetConfigOption(name.as_ptr(), true, false).is_null() }
+}
+
 /// Runs `work` under the pinned settings.
 pub fn pinned<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: the nest level is closed below, or by Postgres when the transaction aborts.
@@ -30,7 +38,7 @@ pub fn pinned<T>(work: impl FnOnce() -> T) -> T {
         // before the next call. What is so already is left alone: abbreviations are read from a file.
         unsafe {
             let now = pg_sys::GetConfigOption(name.as_ptr(), true, false);
-            if !now.is_null() && std::ffi::CStr::from_ptr(now) == value {
+            if !now.is_null() && CStr::from_ptr(now) == value {
                 continue;
             }
             pg_sys::set_config_option(
@@ -56,7 +64,7 @@ pub fn has_search_path() -> bool {
     // SAFETY: the setting exists; its text is looked at before anything can change it.
     unsafe {
         let now = pg_sys::GetConfigOption(c"search_path".as_ptr(), true, false);
-        !now.is_null() && !std::ffi::CStr::from_ptr(now).to_bytes().trim_ascii().is_empty()
+        !now.is_null() && !CStr::from_ptr(now).to_bytes().trim_ascii().is_empty()
     }
 }
 

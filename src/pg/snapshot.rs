@@ -91,6 +91,15 @@ pub fn position(epoch: u64, snapshot: Snapshot) -> Position {
     Position { system, database, timeline, lsn, epoch, snapshot }
 }
 
+/// A secret of the cluster: its standbys have it too, no SQL function shows it, and another cluster has another one.
+pub fn secret() -> &'static [u8] {
+    // SAFETY: MOCK_AUTH_NONCE_LEN bytes of the control file in shared memory, made by initdb and never changed.
+    unsafe {
+        let nonce = pg_sys::GetMockAuthenticationNonce().cast::<u8>();
+        std::slice::from_raw_parts(nonce, pg_sys::MOCK_AUTH_NONCE_LEN as usize)
+    }
+}
+
 /// Makes everything that was inserted into the log up to `lsn` durable.
 ///
 /// An aborted or asynchronously committed transaction that a crash forgets would have its id used again,

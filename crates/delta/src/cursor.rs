@@ -13,14 +13,16 @@
 //!
 //! Numbers are decimal, checksums CRC-32 in eight hex digits over all that stands before them in
 //! their part. A client can tell whether it has seen a transaction from `visible` alone.
-//! The checksum tells damage from design, it is no signature: whoever forges a cursor gets
-//! a delta of rows that he may read anyhow.
+//! The checksum tells damage from design, it is no signature: whoever forges a cursor gets a delta of rows that he may
+//! read anyhow. Not so under row security: a snapshot that never was may see one half of what let a role see a row, and
+//! not that the other half had gone before. There the identity is *sealed*: it belongs to the position too.
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
 use crate::Error;
+use crate::digest::seal;
 use crate::round::Round;
 use crate::snapshot::{Snapshot, parse_decimal};
 use crate::visible;
@@ -168,6 +170,14 @@ impl Position {
             return Verdict::Reset(Reset::TooOld);
         }
         Verdict::Accept
+    }
+}
+
+impl Identity {
+    /// Of a cursor that only the server can make: bound to its moment by `secret`.
+    pub fn sealed(self, secret: &[u8], position: &Position, round: Option<&Round>) -> Self {
+        let round = round.map(Round::to_string).unwrap_or_default();
+        Self { shape: seal(secret, &format!("{position}~{round}~{self}")), ..self }
     }
 }
 

@@ -1,4 +1,4 @@
-//! An alterer: commands that change tables, triggers, keys and partitions, with writes in between, each story in one
+//! An alterer: commands that change tables, triggers, keys, partitions and policies, with writes in between, each story in one
 //! transaction that leaves the names which clients know.
 
 use std::thread;
@@ -9,7 +9,7 @@ use crate::Cluster;
 use crate::rng::Rng;
 
 /// Stories of one transaction. `{write}` is a writer's statement, `{id}` a row.
-const STORIES: [&[&str]; 24] = [
+const STORIES: [&[&str]; 32] = [
     &["ALTER TABLE issues ALTER COLUMN title TYPE varchar", "{write}"],
     &["{write}", "ALTER TABLE issues ALTER COLUMN title TYPE text", "DELETE FROM issues WHERE id = {id}"],
     &["{write}", "ALTER TABLE issues ALTER COLUMN state TYPE text USING state || ''", "{write}"],
@@ -62,6 +62,15 @@ const STORIES: [&[&str]; 24] = [
     &["{write}", "CLUSTER issues USING issues_pkey", "{write}"],
     &["CREATE TABLE kin () INHERITS (issues)", "INSERT INTO kin (id) VALUES ({id})", "DROP TABLE kin"],
     &["{write}", "TRUNCATE members", "INSERT INTO members SELECT g, g % 8, g % 4 FROM generate_series(0, 11) g"],
+    // Row security restricts clients in half of the seeds; in the others these change nothing for anybody.
+    &["DROP POLICY IF EXISTS more ON issues", "CREATE POLICY more ON issues USING (project_id = {id} % 8)", "{write}"],
+    &["CREATE POLICY less ON issues AS RESTRICTIVE USING (id > {id})", "{write}", "DROP POLICY less ON issues"],
+    &["{write}", "ALTER POLICY more ON issues USING (state = 'todo' OR id = {id})"],
+    &["DROP POLICY more ON issues", "{write}"],
+    &["{write}", "ALTER TABLE members DISABLE ROW LEVEL SECURITY"],
+    &["ALTER TABLE members ENABLE ROW LEVEL SECURITY", "{write}"],
+    &["ALTER TABLE projects FORCE ROW LEVEL SECURITY", "{write}", "ALTER TABLE projects NO FORCE ROW LEVEL SECURITY"],
+    &["GRANT UPDATE, SELECT (id) ON issues TO PUBLIC", "{write}", "REVOKE UPDATE, SELECT (id) ON issues FROM PUBLIC"],
     &["COMMENT ON TABLE issues IS 'x'", "ALTER TABLE issues SET (fillfactor = 70)", "{write}", "REINDEX TABLE issues"],
 ];
 
