@@ -160,7 +160,7 @@ fuzz: build $(FUZZ) ## feeds each parser with random text, and a server through 
 	    -max_total_time=$$seconds -dict=fuzz/words.dict -max_len=2000 -verbosity=0 -print_funcs=0 -print_final_stats=1; \
 	done; \
 	echo "== fuzzing through SQL for $$seconds s, seed $(SEED)"; \
-	FUZZ_SECONDS=$$seconds FUZZ_SEED=$(SEED) cargo test --release -p syncline-tests --test fuzz -- --nocapture
+	FUZZ_SECONDS=$$seconds FUZZ_SEED=$(SEED) cargo test --profile tests -p syncline-tests --test fuzz -- --nocapture
 
 test-postgis: build ## runs the test of types with PostGIS, which takes 170 MB
 	@$(call packages,postgresql-15-postgis-3)
