@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use postgres::error::SqlState;
 use postgres::{Client, Error};
 
 use crate::rng::Rng;
@@ -253,7 +254,11 @@ impl Shared {
             });
             match session {
                 Ok(session) => return Some(session),
-                Err(error) if self.is_loss(&error) && start.elapsed() < PATIENCE => {
+                // A standby also ends those who have just come and are in the way of what it replays.
+                Err(error)
+                    if (self.is_loss(&error) || error.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE))
+                        && start.elapsed() < PATIENCE =>
+                {
                     thread::sleep(Duration::from_millis(20));
                 }
                 Err(error) => self.fail(format!("no session, {prepare}: {error:?}")),
