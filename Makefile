@@ -47,11 +47,8 @@ SERVE = cargo run --profile tests -q -p syncline-tests --bin serve --
 # From the quick and telling to the long: what is not named here runs in between.
 FIRST = cluster regress isolation
 LAST = oracle mutants pgrx
-# Between two majors: make test-upgrade.
-OTHER = $(filter-out $(FIRST) $(LAST) upgrade,$(sort $(notdir $(basename $(wildcard pgrx-tests/tests/*.rs)))))
-
-# What reads definitions: nothing of a cache may be held across a look-up, which may rebuild it.
-DISCARD = cluster stream_law relational row_security pages
+# Between two majors: make test-upgrade; on a server with assertions: make test-cassert.
+OTHER = $(filter-out $(FIRST) $(LAST) upgrade caches,$(sort $(notdir $(basename $(wildcard pgrx-tests/tests/*.rs)))))
 
 SHORT = $(FIRST) ddl majors relational rights row_security rules stream stream_handover stream_standby types
 
@@ -125,11 +122,7 @@ test-cassert: setup ## builds a server that checks its assertions, and runs the 
 	@set -e; for name in $(FIRST) $(OTHER) oracle; do \
 	  echo "== $$name"; $(ON_CASSERT) cargo test --profile tests -p syncline-tests --test $$name -- --test-threads=1; \
 	done
-	@set -e; for name in $(DISCARD); do \
-	  echo "== $$name, each look-up in a cache taken for one that others' alterations came with"; \
-	  $(ON_CASSERT) SYNCLINE_SETTINGS='debug_discard_caches = 1' \
-	    cargo test --profile tests -p syncline-tests --test $$name -- --test-threads=1; \
-	done
+	$(ON_CASSERT) cargo test --profile tests -p syncline-tests --test caches -- --ignored
 	cd clients/js && npm ci --no-audit --no-fund
 	$(ON_CASSERT) $(SERVE) npm test --prefix clients/js
 

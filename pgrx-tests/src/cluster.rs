@@ -118,9 +118,6 @@ impl<'a> Cluster<'a> {
         if describes(&install.program("postgres"), "output_plugin_libraries") {
             text.push_str("output_plugin_libraries = 'pgoutput, test_decoding, syncline'\n");
         }
-        // For a run of tests under other settings.
-        text.push_str(&std::env::var("SYNCLINE_SETTINGS").unwrap_or_default());
-        text.push('\n');
         fs::write(&file, text).expect("the configuration can be written");
         cluster
     }

@@ -1,9 +1,10 @@
 //! Conditions on rows outside of queries: SQL over one table's columns, compiled once and evaluated natively.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use pgrx::{pg_guard, pg_sys};
 
+use super::relation::{self, Attribute};
 use super::spi::Param;
 
 /// A compiled condition. It lives in the memory context that it was compiled in.
@@ -23,14 +24,14 @@ impl Condition {
         unsafe {
             let rel = pg_sys::RelationIdGetRelation(table);
             assert!(!rel.is_null(), "the table of a condition exists");
+            let descriptor = pg_sys::CreateTupleDescCopy((*rel).rd_att);
+            pg_sys::RelationClose(rel);
             let state = pg_sys::make_parsestate(std::ptr::null_mut());
-            let alias = pg_sys::makeAlias(c"t".as_ptr(), std::ptr::null_mut());
-            let lock = pg_sys::AccessShareLock as i32;
-            let item = pg_sys::addRangeTableEntryForRelation(state, rel, lock, alias, false, false);
-            pg_sys::addNSItemToQuery(state, item, false, true, true);
+            // An entry in a range table, as a query has, would be one of a relation that is locked.
+            (*state).p_pre_columnref_hook = Some(column);
             (*state).p_paramref_hook = Some(constant);
-            let mut values = params;
-            (*state).p_ref_hook_state = (&raw mut values).cast();
+            let mut names = Names { columns: relation::attributes(descriptor), params };
+            (*state).p_ref_hook_state = (&raw mut names).cast();
             let trees = pg_sys::raw_parser(text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
             let tree = (*(*(*trees).elements).ptr_value.cast::<pg_sys::RawStmt>()).stmt.cast::<pg_sys::SelectStmt>();
             let target = (*(*(*tree).targetList).elements).ptr_value.cast::<pg_sys::ResTarget>();
@@ -38,9 +39,7 @@ impl Condition {
             let expression = pg_sys::transformExpr(state, (*target).val, kind);
             let expression = pg_sys::coerce_to_boolean(state, expression, c"WHERE".as_ptr());
             pg_sys::assign_expr_collations(state, expression);
-            let descriptor = pg_sys::CreateTupleDescCopy((*rel).rd_att);
             pg_sys::free_parsestate(state);
-            pg_sys::RelationClose(rel);
             let executor = pg_sys::CreateExecutorState();
             let slot = pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsVirtual);
             // It holds a row from here on, whose columns `holds` sets.
@@ -79,15 +78,42 @@ impl Condition {
     }
 }
 
+/// What names in a condition mean.
+struct Names<'a> {
+    columns: Vec<Attribute>,
+    params: &'a [Param],
+}
+
+/// `t.name` as the column that it stands for.
+#[pg_guard]
+unsafe extern "C-unwind" fn column(
+    state: *mut pg_sys::ParseState,
+    reference: *mut pg_sys::ColumnRef,
+) -> *mut pg_sys::Node {
+    // SAFETY: `compile` set the state's reference to its names, which live until it returns. Fields are strings, as there is
+    // no `*` in a condition.
+    unsafe {
+        let names = &*(*state).p_ref_hook_state.cast::<Names<'_>>();
+        let Some(last) = super::list_members((*reference).fields).last() else { return std::ptr::null_mut() };
+        let name = CStr::from_ptr((*last.ptr_value.cast::<pg_sys::String>()).sval);
+        match names.columns.iter().find(|column| column.name.as_bytes() == name.to_bytes()) {
+            Some(found) => {
+                pg_sys::makeVar(1, found.number, found.storage.typid, found.typmod, found.collation, 0).cast()
+            }
+            None => std::ptr::null_mut(),
+        }
+    }
+}
+
 /// `$n` as the constant that it stands for.
 #[pg_guard]
 unsafe extern "C-unwind" fn constant(
     state: *mut pg_sys::ParseState,
     reference: *mut pg_sys::ParamRef,
 ) -> *mut pg_sys::Node {
-    // SAFETY: `compile` set the state's reference to its parameters, which live until it returns.
+    // SAFETY: `compile` set the state's reference to its names, which live until it returns.
     unsafe {
-        let params = *(*state).p_ref_hook_state.cast::<&[Param]>();
+        let params = (*(*state).p_ref_hook_state.cast::<Names<'_>>()).params;
         let place = usize::try_from((*reference).number - 1).unwrap_or(usize::MAX);
         let Some(param) = params.get(place) else { return std::ptr::null_mut() };
         let (mut length, mut by_value) = (0i16, false);
