@@ -10,8 +10,8 @@ use crate::error::{Result, unwrap_or_raise};
 use crate::mutant::{self, Mutant};
 use crate::output::{Document, Found, Limits, Output, Rows, Sink};
 use crate::pg::function::{self, Call, entry_point};
+use crate::pg::snapshot;
 use crate::pg::tuplestore::Tuplestore;
-use crate::pg::{settings, snapshot};
 use crate::plan::Plans;
 use crate::round::{Round, Stop};
 use crate::{kept, server};
@@ -59,17 +59,15 @@ fn settled(since: Option<&str>, text: &str, page: &mut Output<'_>) -> Result<()>
     snapshot::refuse_writer()?;
     let since = since.map(str::parse::<Cursor>).transpose()?;
     let plans = kept::plans(text)?;
-    settings::pinned(|| {
-        let server = server::now()?;
-        let (cursor, up_to_date) = delta(since, &plans, &server, page)?;
-        if server::overtaken(&plans.reads(), &server.now.snapshot)? {
-            return Err(Error::rule("40001", "a table of the shape was altered or truncated after this snapshot")
-                .with_hint("Run the statement again."));
-        }
-        server::release(&server.now, server.standby);
-        page.commit(&cursor.to_string(), up_to_date);
-        Ok(())
-    })
+    let server = server::now()?;
+    let (cursor, up_to_date) = delta(since, &plans, &server, page)?;
+    if server::overtaken(&plans.reads, &server)? {
+        return Err(Error::rule("40001", "a table of the shape was altered or truncated after this snapshot")
+            .with_hint("Run the statement again."));
+    }
+    server::release(&server.now, server.standby);
+    page.commit(&cursor.to_string(), up_to_date);
+    Ok(())
 }
 
 /// Fills a page: the cursor behind it, and whether the client then has what this snapshot has.
@@ -120,7 +118,7 @@ fn start<'a>(
         return Ok(Err(Reset::Shape));
     }
     let oldest = cursor.oldest();
-    if cursor.identity.schema != identity.schema || server::has_barrier(&plans.reads(), oldest) {
+    if cursor.identity.schema != identity.schema || server::has_barrier(&plans.reads, oldest) {
         return Ok(Err(Reset::Schema));
     }
     let now = &server.now.snapshot;
@@ -176,11 +174,9 @@ pub fn would_change(since: Option<&str>, text: Option<&str>) -> Result<bool> {
 /// Whether a row, a log row or a barrier of any tracked table is new to the cursor.
 fn anything_new(since: Option<&str>) -> Result<bool> {
     let Some(position) = since.map(Position::of).transpose()? else { return Ok(true) };
-    settings::pinned(|| {
-        Ok(match position.judge(&server::now()?, snapshot::switch_point) {
-            Verdict::Accept => server::anything_new(&position.snapshot),
-            Verdict::Ahead => false,
-            Verdict::Reset(_) => true,
-        })
+    Ok(match position.judge(&server::now()?, snapshot::switch_point) {
+        Verdict::Accept => server::anything_new(&position.snapshot),
+        Verdict::Ahead => false,
+        Verdict::Reset(_) => true,
     })
 }

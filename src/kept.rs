@@ -21,12 +21,11 @@ use crate::shapes::Asked;
 const MAX_KEPT: usize = 256;
 const MAX_LENGTH: usize = 16 << 10;
 
-/// All that plans depend on, beside definitions: the request, what its name is defined as, who asks, and where names are
+/// All that plans depend on, beside definitions and what a name is defined as: the request, who asks, and where names are
 /// looked for.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq, Hash)]
 struct Key {
     text: String,
-    definition: String,
     user: pg_sys::Oid,
     path: Vec<pg_sys::Oid>,
 }
@@ -34,6 +33,9 @@ struct Key {
 /// Plans with the memory that they point to.
 pub struct Kept {
     plans: Plans,
+    asked: Asked,
+    /// What is locked: relations, and whether they have partitions.
+    relations: Vec<(pg_sys::Oid, bool)>,
     memory: Area,
 }
 
@@ -59,24 +61,29 @@ thread_local! {
 ///
 /// Call it before the settings are pinned.
 pub fn plans(text: &str) -> Result<Rc<Kept>> {
-    let asked = Asked::read(text)?;
-    let definition = asked.definition().to_owned();
-    let key = Key { text: text.to_owned(), definition, user: rights::user(), path: relation::search_path() };
-    if let Some((generation, kept)) = KEPT.with_borrow(|kept| kept.get(&key).cloned()) {
-        for tracked in kept.tracked() {
-            relation::lock(&tracked.relation);
-        }
+    let key = Key { text: text.to_owned(), user: rights::user(), path: relation::search_path() };
+    if let Some((generation, kept)) = KEPT.with_borrow(|kept| kept.get(&key).cloned())
+        && kept.asked.is_the_same()?
+    {
+        kept.relations.iter().for_each(|&(relation, is_partitioned)| relation::lock(relation, is_partitioned));
         if generation == definitions::generation() {
             return Ok(kept);
         }
     }
+    let asked = Asked::read(text)?;
     let generation = definitions::generation();
     // An error leaves it to the call.
     let memory = Area::of_call(c"syncline shape");
     let plans = memory.run(|| Plans::of(asked.shape()?))?;
     memory.outlive_call();
-    let plans = Rc::new(Kept { plans, memory });
-    let is_short = key.text.len() + key.definition.len() <= MAX_LENGTH;
+    let is_short = key.text.len() + asked.definition().len() <= MAX_LENGTH;
+    let mut relations = Vec::new();
+    for relation in plans.tracked().map(|tracked| (tracked.relation.oid, tracked.relation.is_partitioned)) {
+        if !relations.contains(&relation) {
+            relations.push(relation);
+        }
+    }
+    let plans = Rc::new(Kept { plans, asked, relations, memory });
     if plans.is_lasting && is_short && generation == definitions::generation() {
         KEPT.with_borrow_mut(|kept| {
             if kept.len() >= MAX_KEPT {

@@ -47,6 +47,7 @@ pub extern "C-unwind" fn _PG_init() {
     tombstone::watch_invalidations();
     pg::definitions::watch();
     pg::rights::watch_analysis();
+    pg::waiters::watch_commits();
 }
 
 /// What `cargo pgrx test` asks for by this name.

@@ -20,7 +20,7 @@ use crate::pg::{image, settings, spi};
 use crate::policy;
 use crate::query::{self, Bound, Driving, Moved, Session, View};
 use crate::row::Object;
-use crate::server::Reads;
+use crate::server::{Reads, Versions};
 
 /// One table of a shape.
 pub struct Plan {
@@ -35,6 +35,8 @@ pub struct Plan {
     logged: BTreeSet<i16>,
     /// The condition.
     pub bound: Bound,
+    /// Where the versions of its rows are found.
+    pub versions: Versions,
     key: Object,
     value: Object,
     /// The key as the only columns of a result.
@@ -51,6 +53,8 @@ struct Resolved {
 pub struct Plans {
     /// Its tables, in the shape's order.
     pub tables: Vec<Plan>,
+    /// What it reads, relation by relation.
+    pub reads: Vec<Reads>,
     /// What a cursor over it is bound to.
     pub identity: Identity,
     /// Whether it is the same in each call, as long as no definition changes: it reads no setting, and no policy, whose
@@ -94,10 +98,13 @@ impl Plans {
             let key = Object::new(key, false, shape.int8_as_string);
             let value = Object::new(columns.iter().enumerate(), true, shape.int8_as_string);
             let key_only = Object::new(tracked.relation.key_columns().enumerate(), false, shape.int8_as_string);
-            tables.push(Plan { name: relation, tracked, columns, reads: numbers, logged, bound, key, value, key_only });
+            let versions = Versions::of(tracked.relation.oid);
+            let name = relation;
+            tables.push(Plan { name, tracked, columns, reads: numbers, logged, bound, versions, key, value, key_only });
         }
         let identity = Identity { shape: fingerprint(&shapes), schema: fingerprint(&schemas) };
-        let mut plans = Self { tables, identity, is_lasting: false };
+        let reads = reads(&tables);
+        let mut plans = Self { tables, reads, identity, is_lasting: false };
         plans.is_lasting = !session.has_settings.get() && !plans.is_secured();
         Ok(plans)
     }
@@ -129,22 +136,6 @@ impl Plans {
         shape.tables.iter_mut().map(resolve).collect()
     }
 
-    /// What the shape reads, relation by relation.
-    pub fn reads(&self) -> Vec<Reads> {
-        let own = self.tables.iter().map(|plan| (plan.tracked.relation.oid, plan.reads.clone()));
-        let levels = self.tables.iter().flat_map(|plan| plan.bound.node.levels());
-        let of_levels =
-            levels.map(|level| (level.tracked.relation.oid, level.reads.iter().map(|a| a.number).collect()));
-        let mut reads: Vec<Reads> = Vec::new();
-        for (relation, columns) in own.chain(of_levels) {
-            match reads.iter_mut().find(|read| read.relation == relation) {
-                Some(read) => read.columns.extend(columns),
-                None => reads.push(Reads { relation, columns }),
-            }
-        }
-        reads
-    }
-
     /// The relations of all sub-selects, and what is read of each.
     pub fn levels(&self) -> Vec<Use<'_>> {
         let mut uses: Vec<Use<'_>> = Vec::new();
@@ -163,6 +154,21 @@ impl Plans {
         let tables = self.tables.iter();
         tables.map(|plan| Use { relation: &plan.tracked.relation, columns: plan.logged.clone() }).collect()
     }
+}
+
+/// What tables and their levels read, relation by relation.
+fn reads(tables: &[Plan]) -> Vec<Reads> {
+    let own = tables.iter().map(|plan| (plan.tracked.relation.oid, plan.reads.clone()));
+    let levels = tables.iter().flat_map(|plan| plan.bound.node.levels());
+    let of_levels = levels.map(|level| (level.tracked.relation.oid, level.reads.iter().map(|a| a.number).collect()));
+    let mut reads: Vec<Reads> = Vec::new();
+    for (relation, columns) in own.chain(of_levels) {
+        match reads.iter_mut().find(|read| read.relation == relation) {
+            Some(read) => read.columns.extend(columns),
+            None => reads.push(Reads { relation, columns }),
+        }
+    }
+    reads
 }
 
 /// The most levels of one table's filter, and how deep they may stand in each other, policies' included.

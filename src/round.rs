@@ -18,12 +18,12 @@ use crate::output::Output;
 use crate::past::Past;
 use crate::pg::ephemeral::Ephemeral;
 use crate::pg::memory::Scratch;
-use crate::pg::snapshot;
 use crate::pg::spi::{self, Param};
+use crate::pg::{settings, snapshot};
 use crate::plan::{Plan, Plans};
 use crate::query::{Driving, Level, Moved, View};
 use crate::scan::{Order, Scan};
-use crate::server::{self, Versions};
+use crate::server;
 
 /// A round at the page that this call gives.
 pub struct Round<'a> {
@@ -74,16 +74,35 @@ impl Round<'_> {
         if self.place.as_ref().is_some_and(|place| (place.stage == Stage::All) != self.since.is_none()) {
             return Err(Error::Cursor { detail: "Its page does not fit the place that it leads from." }.into());
         }
+        let touched = match &self.since {
+            None => Vec::new(),
+            Some(since) => {
+                let touched = server::touched(self.relations(), since);
+                if touched.is_empty() && !self.plans.tables.iter().any(|plan| plan.versions.has_new(since)) {
+                    // Mostly nothing was written. Then it is found without a query, and so without settings.
+                    return Ok(None);
+                }
+                touched
+            }
+        };
+        settings::pinned(|| self.fill(&touched, page))
+    }
+
+    /// Those that the shape reads.
+    fn relations(&self) -> impl Iterator<Item = pgrx::pg_sys::Oid> {
+        self.plans.reads.iter().map(|read| read.relation)
+    }
+
+    /// As [`Round::run`], with the relations that have a log row since the client's snapshot.
+    fn fill(&self, touched: &[pgrx::pg_sys::Oid], page: &mut Output<'_>) -> Result<Option<Place>> {
         let (levels, own) = (self.plans.levels(), self.plans.own());
-        let relations: Vec<_> = levels.iter().chain(&own).map(|used| used.relation.oid).collect();
         let mut then = Past::since(&self.target, " then");
         if !self.is_exact() {
-            let touched = server::touched(&relations, &self.target);
+            let touched = server::touched(self.relations(), &self.target);
             for used in levels.iter().chain(&own).filter(|used| touched.contains(&used.relation.oid)) {
                 then.add(used, &self.target)?;
             }
         }
-        let touched = self.since.as_ref().map(|since| server::touched(&relations, since)).unwrap_or_default();
         let mut past = self.since.as_ref().map(|since| Past::since(since, ""));
         if let Some(past) = &mut past {
             for used in levels.iter().filter(|used| touched.contains(&used.relation.oid)) {
@@ -369,8 +388,7 @@ impl Table<'_> {
     /// The versions that `since` does not see and the target does, as ranges. Rows restored from another cluster may have
     /// versions that this one has not reached: those are always among them.
     fn versions(&self, since: &Snapshot) -> Vec<(Xid, Xid)> {
-        let versions = Versions::of(self.plan.tracked.relation.oid);
-        let target = &self.round.target;
+        let (versions, target) = (&self.plan.versions, &self.round.target);
         let mut ranges = server::segments(since, target, |xid| versions.has_one(xid));
         if !versions.has_from(since.xmax()) {
             ranges.pop();

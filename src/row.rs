@@ -12,9 +12,6 @@ use crate::pg::{function, types};
 /// The most bytes of a row's JSON: one datum ends at 1 GB, and the key and the name of its relation go with it.
 const MAX_ROW: usize = (1 << 30) - (1 << 24);
 
-/// The offset from UTC in which points in time are written: what TimeZone is pinned to.
-static UTC: i32 = 0;
-
 /// How a value of a type is written.
 enum Writer {
     Bool,
@@ -31,7 +28,9 @@ enum Writer {
     Json,
     /// Its output function gives JSON.
     Jsonb,
-    DateTime(pg_sys::Oid),
+    Date,
+    /// The text of the offset from UTC: what TimeZone is pinned to, or nothing.
+    Timestamp(&'static str),
     Array {
         element: Box<Writer>,
         length: i16,
@@ -137,7 +136,9 @@ impl Writer {
             pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => Self::Text,
             pg_sys::JSONOID => Self::Json,
             pg_sys::JSONBOID => Self::Jsonb,
-            pg_sys::DATEOID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID => Self::DateTime(base),
+            pg_sys::DATEOID => Self::Date,
+            pg_sys::TIMESTAMPOID => Self::Timestamp(""),
+            pg_sys::TIMESTAMPTZOID => Self::Timestamp("+00:00"),
             _ if element != pg_sys::InvalidOid => {
                 let (mut length, mut by_value, mut align) = (0i16, false, 0);
                 // SAFETY: catalog look-up for an existing type.
@@ -181,16 +182,8 @@ impl Writer {
             Self::Jsonb => {
                 with_output(pg_sys::Oid::from(pg_sys::F_JSONB_OUT), datum, |text| out.extend_from_slice(text))
             }
-            Self::DateTime(typid) => {
-                // MAXDATELEN + 1
-                let mut buffer: [std::ffi::c_char; 129] = [0; 129];
-                // SAFETY: the buffer has the size that the function asks for and is zero-terminated by it.
-                let text = unsafe {
-                    pg_sys::JsonEncodeDateTime(buffer.as_mut_ptr(), datum, *typid, &raw const UTC);
-                    CStr::from_ptr(buffer.as_ptr())
-                };
-                json::string(out, text.to_bytes());
-            }
+            Self::Date => json::date(out, datum.value() as i32),
+            Self::Timestamp(offset) => json::timestamp(out, datum.value() as i64, offset),
             Self::Array { element, length, by_value, align, typid } => {
                 // SAFETY: the datum is an array of that element type; its parts are read as arrayfuncs.c does.
                 unsafe {

@@ -1,5 +1,7 @@
 //! The server's side of a cursor: epoch, horizon, barriers.
 
+use std::rc::Rc;
+
 use pgrx::pg_sys;
 use syncline_delta::Error;
 use syncline_delta::cursor::{Position, Server};
@@ -7,9 +9,10 @@ use syncline_delta::snapshot::{Snapshot, Xid};
 
 use crate::error::Result;
 use crate::mutant::{self, Mutant};
+use crate::pg::definitions::Remembered;
 use crate::pg::lookup::{self, Key};
 use crate::pg::relation::{self, internal};
-use crate::pg::{function, snapshot, spi};
+use crate::pg::{function, rights, settings, snapshot, spi};
 
 /// The epoch, and the oldest snapshot that log rows and barriers are kept for, as the active snapshot sees them.
 fn state() -> Result<(u64, Snapshot)> {
@@ -75,12 +78,37 @@ pub fn has_barrier(reads: &[Reads], seen: &Snapshot) -> bool {
 /// Whether something that is not transactional happened to the relations behind a snapshot's back. To be
 /// asked last: TRUNCATE and rewrites empty a table for old snapshots too, but its barrier is visible to new ones only.
 /// A barrier that the snapshot does not see may have been pruned meanwhile; then so was the horizon moved.
-pub fn overtaken(reads: &[Reads], seen: &Snapshot) -> Result<bool> {
-    snapshot::with_latest(|| Ok(unseen_barrier(reads, seen, true) || !seen.dominates(&state()?.1)))
+pub fn overtaken(reads: &[Reads], server: &Server) -> Result<bool> {
+    let seen = &server.now.snapshot;
+    snapshot::with_latest(|| {
+        // Mostly no transaction has ended meanwhile.
+        if snapshot::active() == *seen {
+            return Ok(!seen.dominates(&server.horizon));
+        }
+        Ok(unseen_barrier(reads, seen, true) || !seen.dominates(&state()?.1))
+    })
 }
 
 /// Whether `seen` lacks a row, a log row or a barrier of any tracked table that the caller may read.
 pub fn anything_new(seen: &Snapshot) -> bool {
+    thread_local! {
+        /// By user.
+        static TABLES: Remembered<pg_sys::Oid, Rc<(Vec<Reads>, Vec<Versions>)>> = Remembered::new();
+    }
+    let read = |_: &_| {
+        let reads: Vec<Reads> = settings::pinned(readable_tables);
+        let versions = reads.iter().map(|table| Versions::of(table.relation)).collect();
+        Rc::new((reads, versions))
+    };
+    let tables = TABLES.with(|tables| tables.get(rights::user(), read));
+    let (reads, versions) = &*tables;
+    !touched(reads.iter().map(|table| table.relation), seen).is_empty()
+        || unseen_barrier(reads, seen, true)
+        || versions.iter().any(|versions| versions.has_new(seen))
+}
+
+/// The tracked tables that the caller may read. Under the pinned settings.
+fn readable_tables() -> Vec<Reads> {
     const TABLES: &str = "SELECT t.tgrelid FROM pg_trigger t \
          JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = '_sync_version' \
@@ -89,24 +117,21 @@ pub fn anything_new(seen: &Snapshot) -> bool {
          AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')";
     let mut tables = Vec::new();
     spi::query(TABLES, &[], &mut |row| {
-        tables.push(row.oid(0));
+        tables.push(Reads { relation: row.oid(0), columns: Vec::new() });
         true
     });
-    let reads: Vec<Reads> = tables.iter().map(|&relation| Reads { relation, columns: Vec::new() }).collect();
-    !touched(&tables, seen).is_empty()
-        || unseen_barrier(&reads, seen, true)
-        || tables.into_iter().any(|table| Versions::of(table).has_new(seen))
+    tables
 }
 
 /// Those of the relations that have a log row that `seen` does not see.
-pub fn touched(relations: &[pg_sys::Oid], seen: &Snapshot) -> Vec<pg_sys::Oid> {
+pub fn touched(relations: impl Iterator<Item = pg_sys::Oid>, seen: &Snapshot) -> Vec<pg_sys::Oid> {
     let log = internal("log");
     // relation, xid
     let has = |relation, key| lookup::has(log, &[Key::oid(1, relation), key]);
     let is_touched = |&relation: &pg_sys::Oid| {
         has(relation, Key::xid8_from(2, seen.xmax())) || seen.xip().iter().any(|&xid| has(relation, Key::xid8(2, xid)))
     };
-    relations.iter().copied().filter(is_touched).collect()
+    relations.filter(is_touched).collect()
 }
 
 /// The versions of a table's rows.
@@ -134,7 +159,7 @@ impl Versions {
     }
 
     /// Whether a row's version is not seen.
-    fn has_new(&self, seen: &Snapshot) -> bool {
+    pub fn has_new(&self, seen: &Snapshot) -> bool {
         self.has_from(seen.xmax()) || seen.xip().iter().any(|&xid| self.has_one(xid))
     }
 }

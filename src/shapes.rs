@@ -94,15 +94,13 @@ impl Asked {
     /// Call it before the settings are pinned.
     pub fn read(text: &str) -> Result<Self> {
         let request = parse(text)?;
-        let definition = match &request {
-            Request::Named { name, .. } => Some(definition(name)?),
-            Request::Shape(_) if ALLOWED.get().get() == Allowed::any => None,
-            Request::Shape(_) => {
-                return Err(Error::rule("42501", "this role may use named shapes only")
-                    .with_hint("Write {\"shape\": \"name\", \"params\": [...]}; sync_define defines one."));
-            }
-        };
+        let definition = allowed(&request)?;
         Ok(Self { request, definition })
+    }
+
+    /// Whether it means the same in this call, where it may be refused. As [`Asked::read`].
+    pub fn is_the_same(&self) -> Result<bool> {
+        Ok(allowed(&self.request)? == self.definition)
     }
 
     /// What its name is defined as now.
@@ -111,11 +109,21 @@ impl Asked {
     }
 
     /// The shape.
-    pub fn shape(self) -> Result<Shape> {
-        match self.request {
-            Request::Named { params, .. } => Shape::defined(&self.definition.unwrap_or_default(), params),
-            Request::Shape(shape) => Ok(shape),
+    pub fn shape(&self) -> Result<Shape> {
+        match &self.request {
+            Request::Named { params, .. } => Shape::defined(self.definition(), params.clone()),
+            Request::Shape(shape) => Ok(shape.clone()),
         }
+    }
+}
+
+/// What the name that is asked for is defined as, if it is one; an error if the caller may not ask for it.
+fn allowed(request: &Request) -> Result<Option<String>> {
+    match request {
+        Request::Named { name, .. } => definition(name).map(Some),
+        Request::Shape(_) if ALLOWED.get().get() == Allowed::any => Ok(None),
+        Request::Shape(_) => Err(Error::rule("42501", "this role may use named shapes only")
+            .with_hint("Write {\"shape\": \"name\", \"params\": [...]}; sync_define defines one.")),
     }
 }
 

@@ -282,6 +282,32 @@ fn values_of_every_type_are_keys_and_are_filtered_by_where_they_can_be() {
 }
 
 /// The value of column `v` in one row, for a shape of table `t`.
+/// Days around the turns of years, centuries and eras, and moments all over the range, with zeros at their end and without.
+#[test]
+fn points_in_time_are_what_to_jsonb_makes_of_them_all_over_their_range() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    run(
+        &mut client,
+        "SET TimeZone = 'UTC'; CREATE EXTENSION syncline; SELECT setseed(0.5);
+         CREATE TABLE times (id serial PRIMARY KEY, d date, t timestamp, z timestamptz);
+         INSERT INTO times (d, t, z) SELECT day, day + time '23:59:59.999999', day + interval '1 s'
+             FROM unnest('{-4712,-401,-101,-1,3,99,399,1899,1999,9998,294270}'::int[]) year, generate_series(0, 800) g,
+             LATERAL (SELECT '0001-01-01'::date + (year * 365.2425)::int + g) AS days(day);
+         INSERT INTO times (d, t, z) SELECT '4714-11-24 BC'::date + (random() * 2147483647)::int, at, at AT TIME ZONE 'UTC'
+             FROM generate_series(1, 20000) g,
+             LATERAL (SELECT '4714-11-24 BC'::timestamp
+                      + trunc(random() * 9e18 / 10 ^ (g % 9)) * 10 ^ (g % 9) * interval '1 microsecond') AS moments(at);
+         SELECT sync_track('times')",
+    );
+    let sql = r#"SELECT count(*), array_agg(g.value::text) FILTER (WHERE g.value::jsonb <> to_jsonb(t) - '_sync_version')
+                 FROM sync_changes(NULL, '{"tables": {"times": {}}}') g JOIN times t ON t.id = (g.key->>'id')::int"#;
+    let row = client.query_one(sql, &[]).unwrap();
+    assert_eq!(row.get::<_, i64>(0), 801 * 11 + 20_000);
+    assert_eq!(row.get::<_, Option<Vec<String>>>(1), None);
+}
+
 fn value(client: &mut Client, options: &str) -> String {
     let shape = format!(r#"{{"tables":{{"t":{{}}}}{options}}}"#);
     let sql = format!("SELECT value::text FROM sync_preview('{shape}') WHERE op = 'upsert'");

@@ -1,6 +1,8 @@
 //! Noticing that definitions changed: what was read from the catalog is read again.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::Hash;
 
 use pgrx::{pg_guard, pg_sys};
 
@@ -12,6 +14,38 @@ thread_local! {
 /// operators and rights are made of. Other sessions' changes are noticed when a lock is taken.
 pub fn generation() -> u64 {
     GENERATION.get()
+}
+
+/// What was read from the catalog, as long as no definition changes. Who asks has a lock on what it tells of, or makes do
+/// with what was so at the beginning of the transaction.
+pub struct Remembered<K, V>(RefCell<(u64, HashMap<K, V>)>);
+
+impl<K: Eq + Hash, V: Clone> Remembered<K, V> {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self(RefCell::default())
+    }
+
+    /// What `read` gives, or gave.
+    pub fn get(&self, key: K, read: impl FnOnce(&K) -> V) -> V {
+        let now = generation();
+        let known = {
+            let (generation, known) = &mut *self.0.borrow_mut();
+            if *generation != now {
+                known.clear();
+                *generation = now;
+            }
+            known.get(&key).cloned()
+        };
+        known.unwrap_or_else(|| {
+            let value = read(&key);
+            // Reading takes in what others have altered.
+            if generation() == now {
+                self.0.borrow_mut().1.insert(key, value.clone());
+            }
+            value
+        })
+    }
 }
 
 /// Starts to notice.

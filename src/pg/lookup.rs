@@ -85,8 +85,9 @@ pub fn rows(table: pg_sys::Oid, keys: &[Key], each: &mut dyn FnMut(&Row<'_>) -> 
             pg_sys::ScanKeyInit(&mut scan_key, key.column, strategy, key.function.into(), key.value);
             scan_keys.push(scan_key);
         }
-        let columns: Vec<i16> = keys.iter().map(|key| key.column).collect();
-        let index = if keys.is_empty() { None } else { relation::index_on(rel, &columns) };
+        let mut columns = [0; relation::MAX_COLUMNS];
+        columns.iter_mut().zip(keys).for_each(|(column, key)| *column = key.column);
+        let index = if keys.is_empty() { None } else { relation::index_on(rel, columns) };
         let scan = pg_sys::systable_beginscan(
             rel,
             index.unwrap_or(pg_sys::InvalidOid),
@@ -96,8 +97,7 @@ pub fn rows(table: pg_sys::Oid, keys: &[Key], each: &mut dyn FnMut(&Row<'_>) -> 
             scan_keys.as_mut_ptr(),
         );
         let width = usize::try_from((*(*rel).rd_att).natts).unwrap_or(0);
-        let (mut values, mut nulls) = (vec![pg_sys::Datum::from(0usize); width], vec![true; width]);
-        let mut memory = Scratch::new();
+        let mut row = None;
         loop {
             // A cursor may know of a million transactions, each looked up.
             pgrx::check_for_interrupts!();
@@ -105,8 +105,11 @@ pub fn rows(table: pg_sys::Oid, keys: &[Key], each: &mut dyn FnMut(&Row<'_>) -> 
             if tuple.is_null() {
                 break;
             }
+            // Mostly there is none.
+            let (values, nulls, memory) = row
+                .get_or_insert_with(|| (vec![pg_sys::Datum::from(0usize); width], vec![true; width], Scratch::new()));
             pg_sys::heap_deform_tuple(tuple, (*rel).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
-            if !memory.run(|| each(&Row::new(&values, &nulls))) {
+            if !memory.run(|| each(&Row::new(values, nulls))) {
                 break;
             }
         }

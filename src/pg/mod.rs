@@ -19,6 +19,7 @@ pub mod trigger;
 pub mod tuplestore;
 pub mod types;
 pub mod version;
+pub mod waiters;
 
 use pgrx::pg_sys;
 

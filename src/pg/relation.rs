@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 
 use syncline_delta::Error;
 
+use super::definitions::Remembered;
 use super::image::Storage;
 use super::{list_members, rights, version};
 use crate::error::unwrap_or_raise;
@@ -171,8 +172,12 @@ pub fn is_own(relation: pg_sys::Oid) -> bool {
 }
 
 /// A table of the extension's own; an error ends the call where the extension is not installed.
-pub fn internal(name: &str) -> pg_sys::Oid {
-    let found = schema("syncline").and_then(|schema| find(schema, name));
+pub fn internal(name: &'static str) -> pg_sys::Oid {
+    thread_local! {
+        static TABLES: Remembered<&'static str, Option<pg_sys::Oid>> = Remembered::new();
+    }
+    let read = |name: &&str| schema("syncline").and_then(|schema| find(schema, name));
+    let found = TABLES.with(|tables| tables.get(name, read));
     unwrap_or_raise(found.ok_or_else(|| Error::rule("55000", "extension syncline is not installed")))
 }
 
@@ -193,12 +198,29 @@ pub fn leaves(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     tree(table).into_iter().filter(|&member| kind(member) == pg_sys::RELKIND_RELATION).collect()
 }
 
-/// A btree of an open table, over all its rows, that begins with these columns in this order.
+/// A btree of an open table, over all its rows, that begins with these columns in this order. Places that are not taken
+/// are zero.
 ///
 /// # Safety
 ///
+/// `rel` is open, and locked.
+pub unsafe fn index_on(rel: pg_sys::Relation, columns: [i16; MAX_COLUMNS]) -> Option<pg_sys::Oid> {
+    thread_local! {
+        static INDEXES: Remembered<(pg_sys::Oid, [i16; MAX_COLUMNS]), Option<pg_sys::Oid>> = Remembered::new();
+    }
+    // SAFETY: the caller's promise.
+    let (oid, find) = unsafe { ((*rel).rd_id, |_: &_| find_index(rel, &columns)) };
+    INDEXES.with(|indexes| indexes.get((oid, columns), find))
+}
+
+/// How many columns an index is looked for by.
+pub const MAX_COLUMNS: usize = 4;
+
+/// # Safety
+///
 /// `rel` is open.
-pub unsafe fn index_on(rel: pg_sys::Relation, columns: &[i16]) -> Option<pg_sys::Oid> {
+unsafe fn find_index(rel: pg_sys::Relation, columns: &[i16]) -> Option<pg_sys::Oid> {
+    let columns: Vec<i16> = columns.iter().copied().filter(|&column| column != 0).collect();
     // SAFETY: the caller's promise; an index is open while it is looked at.
     unsafe {
         oids(pg_sys::RelationGetIndexList(rel)).into_iter().find(|&oid| {
@@ -214,7 +236,7 @@ pub unsafe fn index_on(rel: pg_sys::Relation, columns: &[i16]) -> Option<pg_sys:
                 std::ptr::null_mut(),
             );
             let is_btree = (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID;
-            let serves = is_btree && form.indisvalid && is_whole && numbers.starts_with(columns);
+            let serves = is_btree && form.indisvalid && is_whole && numbers.starts_with(&columns);
             pg_sys::RelationClose(index);
             serves
         })
@@ -238,13 +260,13 @@ pub fn tree(root: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
-/// Locks a relation as [`tree`] does, for who knows its definition.
-pub fn lock(known: &Relation) {
-    if known.is_partitioned {
-        tree(known.oid);
+/// Locks a relation as [`tree`] does, for who knows whether it has partitions.
+pub fn lock(relation: pg_sys::Oid, is_partitioned: bool) {
+    if is_partitioned {
+        tree(relation);
     } else {
         // SAFETY: takes a lock, whether or not the relation is still there.
-        unsafe { pg_sys::LockRelationOid(known.oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE) }
+        unsafe { pg_sys::LockRelationOid(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE) }
     }
 }
 

@@ -15,9 +15,9 @@ impl Tuplestore {
     /// The result of a set-returning function.
     pub fn result(call: &Call) -> Self {
         // SAFETY: the frame is that of a set-returning function; InitMaterializedSRF checks that
-        // and fills in the result's store and descriptor.
+        // and fills in the result's store and descriptor: a copy of the caller's, which is that of the declaration.
         unsafe {
-            pg_sys::InitMaterializedSRF(call.raw(), 0);
+            pg_sys::InitMaterializedSRF(call.raw(), pg_sys::MAT_SRF_USE_EXPECTED_DESC);
             let info = (*call.raw()).resultinfo.cast::<pg_sys::ReturnSetInfo>();
             Self { store: (*info).setResult, descriptor: (*info).setDesc }
         }

@@ -43,6 +43,114 @@ pub fn integer(out: &mut Vec<u8>, value: i64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
+/// Appends a `timestamp`, given in microseconds since the beginning of 2000, with the text of its offset from UTC.
+pub fn timestamp(out: &mut Vec<u8>, micros: i64, offset: &str) {
+    const DAY: i64 = 86_400_000_000;
+    if is_infinite(out, micros, i64::MIN, i64::MAX) {
+        return;
+    }
+    let (days, rest) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
+    let (seconds, fraction) = (rest / 1_000_000, rest % 1_000_000);
+    let mut text = Text::new();
+    let is_past = text.date(days);
+    text.pair(b'T', seconds / 3600);
+    text.pair(b':', seconds / 60 % 60);
+    text.pair(b':', seconds % 60);
+    if fraction > 0 {
+        text.pair(b'.', fraction / 10_000);
+        text.two(fraction / 100 % 100);
+        text.two(fraction % 100);
+        text.trim_zeros();
+    }
+    text.put(offset.as_bytes());
+    text.end(is_past, out);
+}
+
+/// Appends a `date`, given in days since the beginning of 2000.
+pub fn date(out: &mut Vec<u8>, days: i32) {
+    if is_infinite(out, days, i32::MIN, i32::MAX) {
+        return;
+    }
+    let mut text = Text::new();
+    let is_past = text.date(i64::from(days));
+    text.end(is_past, out);
+}
+
+fn is_infinite<T: PartialEq>(out: &mut Vec<u8>, value: T, first: T, last: T) -> bool {
+    let text: &[u8] = match () {
+        () if value == last => b"\"infinity\"",
+        () if value == first => b"\"-infinity\"",
+        () => return false,
+    };
+    out.extend_from_slice(text);
+    true
+}
+
+/// The text of a point in time with its quotation marks: copied once, not byte by byte.
+struct Text {
+    bytes: [u8; 64],
+    length: usize,
+}
+
+impl Text {
+    fn new() -> Self {
+        let mut bytes = [0; 64];
+        bytes[0] = b'"';
+        Self { bytes, length: 1 }
+    }
+
+    fn put(&mut self, text: &[u8]) {
+        self.bytes[self.length..][..text.len()].copy_from_slice(text);
+        self.length += text.len();
+    }
+
+    /// Two digits.
+    fn two(&mut self, value: i64) {
+        let digit = |value: i64| b'0' + (value % 10) as u8;
+        self.put(&[digit(value / 10), digit(value)]);
+    }
+
+    fn pair(&mut self, separator: u8, value: i64) {
+        self.put(&[separator]);
+        self.two(value);
+    }
+
+    /// Whether the year is before the first one of our count.
+    fn date(&mut self, days: i64) -> bool {
+        // Eras of 400 years that begin with a March: the day that leap years add is then the last one.
+        let since_era = days + 730_425;
+        let (era, day) = (since_era.div_euclid(146_097), since_era.rem_euclid(146_097));
+        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        let month = (5 * day + 2) / 153;
+        let day = day - (153 * month + 2) / 5 + 1;
+        let month = if month < 10 { month + 3 } else { month - 9 };
+        let year = year + 400 * era + i64::from(month <= 2);
+        // There is no year 0.
+        let shown = if year > 0 { year } else { 1 - year };
+        if shown < 10_000 {
+            self.two(shown / 100);
+            self.two(shown % 100);
+        } else {
+            self.put(itoa::Buffer::new().format(shown).as_bytes());
+        }
+        self.pair(b'-', month);
+        self.pair(b'-', day);
+        year <= 0
+    }
+
+    fn trim_zeros(&mut self) {
+        while self.bytes[self.length - 1] == b'0' {
+            self.length -= 1;
+        }
+    }
+
+    fn end(&mut self, is_past: bool, out: &mut Vec<u8>) {
+        self.put(if is_past { b" BC\"" } else { b"\"" });
+        out.extend_from_slice(&self.bytes[..self.length]);
+    }
+}
+
 /// Appends a number given as Postgres prints it: without an exponent if it is one, and as a string if it
 /// is not finite. `-0` becomes `0`, as in `jsonb`.
 pub fn number(out: &mut Vec<u8>, text: &[u8]) {
