@@ -28,13 +28,13 @@ VALUES (('x' || substr(md5(gen_random_uuid()::text), 1, 15))::bit(60)::bigint, '
 CREATE TABLE syncline.log (
     relation oid NOT NULL,
     xid xid8 NOT NULL,
-    seq bigint NOT NULL,
+    last bigint NOT NULL,
     pos pg_lsn NOT NULL,
-    kind "char" NOT NULL,
-    old bytea NOT NULL,
-    PRIMARY KEY (relation, xid, seq)
+    rows bytea NOT NULL,
+    PRIMARY KEY (relation, xid, last)
 );
-COMMENT ON TABLE syncline.log IS 'what rows were before they were deleted (d), updated (u), or that they were not (e)';
+COMMENT ON TABLE syncline.log IS
+    'what rows were before they were deleted or updated, or that they were not: log rows by the dozen, the last one with its number in the transaction';
 
 CREATE TABLE syncline.barrier (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -656,7 +656,7 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION sync_prune(interval) FROM PUBLIC;
 COMMENT ON FUNCTION sync_prune(interval) IS
-    'drops log rows that only cursors older than "keep" need, and returns how many, and messages as old; call it regularly';
+    'drops log rows that only cursors older than "keep" need, and messages as old; returns how many rows of syncline.log went; call it regularly';
 
 CREATE FUNCTION sync_rotate_epoch() RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$ UPDATE syncline.state SET epoch = ('x' || substr(md5(gen_random_uuid()::text), 1, 15))::bit(60)::bigint $$;
@@ -697,7 +697,7 @@ SELECT (SELECT count(*) FROM @extschema@.sync_tables) AS tables,
                    s.confirmed_flush_lsn))
         FROM pg_replication_slots s WHERE s.plugin = 'syncline') AS slot_lag_bytes;
 COMMENT ON VIEW @extschema@.sync_health IS
-    'numbers for a dashboard: last_prune far back means that nobody calls sync_prune; cursors carry the ids of open transactions';
+    'numbers for a dashboard: log_rows are those of syncline.log, with up to some dozens of log rows each; last_prune far back means that nobody calls sync_prune; cursors carry the ids of open transactions';
 
 CREATE VIEW @extschema@.sync_shapes AS SELECT s.name, s.shape FROM syncline.shape s;
 COMMENT ON VIEW @extschema@.sync_shapes IS 'the named shapes';

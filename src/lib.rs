@@ -12,6 +12,7 @@ mod log;
 mod mutant;
 mod output;
 mod past;
+mod pending;
 mod pg;
 mod plan;
 mod policy;
@@ -45,6 +46,7 @@ pub extern "C-unwind" fn _PG_init() {
     mutant::define_settings();
     stream::define_settings();
     tombstone::watch_invalidations();
+    pending::watch_transactions();
     pg::definitions::watch();
     pg::rights::watch_analysis();
     pg::waiters::watch_commits();

@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 use pgrx::pg_sys;
-use syncline_delta::log::Place;
+use syncline_delta::log::{Place, unpack};
 use syncline_delta::snapshot::{Snapshot, Xid};
 
 use crate::mutant::{self, Mutant};
@@ -12,6 +12,7 @@ use crate::pg::image;
 use crate::pg::lookup::{self, Key};
 use crate::pg::memory::Scratch;
 use crate::pg::relation::{Relation, internal};
+use crate::pg::spi::Row;
 use crate::row::Object;
 use crate::server;
 
@@ -25,6 +26,8 @@ pub struct Use<'a> {
 
 /// What the log says of a row.
 pub struct LogRow {
+    /// Where it stands in the log.
+    pub at: LogPlace,
     /// Its place in the history of its key.
     pub place: Place,
     /// The key was not there before.
@@ -37,7 +40,7 @@ pub struct LogRow {
 /// another type.
 pub struct Untold;
 
-/// The place of a log row in the table: transaction and sequence.
+/// Where a log row stands: its transaction, and its number among those that this one wrote.
 pub type LogPlace = (Xid, i64);
 
 /// Of each key the log row that tells what was there at `seen`.
@@ -98,7 +101,7 @@ pub fn candidates(
 ) -> Result<Candidates, Untold> {
     let (log, relation) = (internal("log"), used.relation.oid);
     let looked_at = read(log, relation, &segments(log, relation, since, target), target, after, count);
-    let last = (looked_at.len() == count).then(|| looked_at.last().map(|row| (row.place.xid, row.place.seq))).flatten();
+    let last = (looked_at.len() == count).then(|| looked_at.last().map(|row| row.at)).flatten();
     let mut memory = Scratch::new();
     let mut rows = Vec::new();
     for row in looked_at.into_iter().filter(|row| !row.enters) {
@@ -135,7 +138,7 @@ fn each_key(used: &Use<'_>, seen: &Snapshot, mut each: impl FnMut(Vec<u8>, LogRo
     loop {
         let rows = read(log, relation, &segments, &all, after, CHUNK);
         let is_last = rows.len() < CHUNK;
-        after = rows.last().map(|row| (row.place.xid, row.place.seq));
+        after = rows.last().map(|row| row.at);
         for row in rows {
             let key = memory.run(|| told(used, &row.old).map(|columns| key_text(used.relation, &columns)));
             each(key.ok_or(Untold)?, row);
@@ -191,8 +194,8 @@ fn read(
     let mut rows = Vec::new();
     for &(from, to) in segments {
         // The rest of the transaction that was left off in, then those behind it.
-        let (xid, seq) = after.unwrap_or((0, -1)).max((from, -1));
-        let rest = [Key::oid(RELATION, relation), Key::xid8(XID, xid), Key::int8_above(SEQ, seq)];
+        let (xid, number) = after.unwrap_or((0, 0)).max((from, 0));
+        let rest = [Key::oid(RELATION, relation), Key::xid8(XID, xid), Key::int8_above(LAST, number)];
         let behind = [Key::oid(RELATION, relation), Key::xid8_from(XID, xid + 1)];
         for keys in [rest.as_slice(), &behind] {
             if rows.len() == count {
@@ -200,12 +203,11 @@ fn read(
             }
             lookup::rows(log, keys, &mut |row| {
                 let xid = row.int8(1) as u64;
-                if xid < to && target.sees(xid) {
-                    rows.push(LogRow {
-                        place: Place { xid, seq: row.int8(2), pos: row.int8(3) as u64 },
-                        enters: row.get(4).map(|kind| kind.value() as u8) == Some(b'e'),
-                        old: row.get(5).map(image::bytea).unwrap_or_default(),
-                    });
+                if xid < to
+                    && target.sees(xid)
+                    && let Some(packed) = row.get(4)
+                {
+                    image::with_bytea(packed, |bytes| unpack_behind(bytes, row, after, count, &mut rows));
                 }
                 xid < to && rows.len() < count
             });
@@ -214,7 +216,25 @@ fn read(
     rows
 }
 
-/// Columns of `syncline.log`: relation, xid, seq, pos, kind, old.
+/// Appends what one row of the log holds behind a place, until there are `count`.
+fn unpack_behind(bytes: &[u8], row: &Row<'_>, after: Option<LogPlace>, count: usize, rows: &mut Vec<LogRow>) {
+    let (xid, last, pos) = (row.int8(1) as u64, row.int8(2), row.int8(3) as u64);
+    let packed: Vec<_> = unpack(bytes).collect();
+    let numbers = (last - packed.len() as i64 + 1)..;
+    for (number, packed) in numbers.zip(packed).filter(|(number, _)| Some((xid, *number)) > after) {
+        if rows.len() == count {
+            return;
+        }
+        rows.push(LogRow {
+            at: (xid, number),
+            place: Place { xid, seq: packed.seq, pos },
+            enters: packed.kind == b'e',
+            old: packed.old.to_vec(),
+        });
+    }
+}
+
+/// Columns of `syncline.log`: relation, xid, last, pos, rows.
 const RELATION: i16 = 1;
 const XID: i16 = 2;
-const SEQ: i16 = 3;
+const LAST: i16 = 3;

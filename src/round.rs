@@ -250,14 +250,14 @@ impl Table<'_> {
                     if left.contains(&key) {
                         page.put(Op::Delete, &self.plan.name, &key, b"")?;
                         if page.is_full() {
-                            return Ok(Some((row.place.xid, row.place.seq)));
+                            return Ok(Some(row.at));
                         }
                     }
                 }
                 Ok(None)
             })?;
-            if let Some((xid, seq)) = full {
-                return Ok(Some(vec![xid.to_string(), seq.to_string()]));
+            if let Some((xid, number)) = full {
+                return Ok(Some(vec![xid.to_string(), number.to_string()]));
             }
             if found.last.is_none() {
                 return Ok(None);
@@ -462,7 +462,7 @@ impl Table<'_> {
 
 fn log_place(values: &[String]) -> std::result::Result<LogPlace, Error> {
     let place = match values {
-        [xid, seq] => xid.parse().ok().zip(seq.parse().ok()),
+        [xid, number] => xid.parse().ok().zip(number.parse().ok()),
         _ => None,
     };
     place.ok_or(Error::Cursor { detail: "Its page lies at no log row." })

@@ -6,10 +6,11 @@ use std::rc::Rc;
 
 use pgrx::{pg_guard, pg_sys};
 use syncline_delta::Error;
-use syncline_delta::log::{MAX_PER_TRANSACTION, sequence};
+use syncline_delta::log::{MAX_PER_TRANSACTION, Packed, sequence};
 
 use crate::error::{Result, unwrap_or_raise};
 use crate::mutant::{self, Mutant};
+use crate::pending;
 use crate::pg::function::{Call, entry_point};
 use crate::pg::image::{self, Storage};
 use crate::pg::relation::Attribute;
@@ -169,17 +170,6 @@ fn write(row: &RowEvent<'_>, layout: &Layout, xid: u64, kind: u8, tuple: Tuple) 
         return Err(Error::Limit { what: "the old values of key and filter columns", limit: MAX_OLD });
     }
     let seq = sequence(tuple.made_by(), kind == b'e', next_count(xid)?);
-    let datum = |value: i64| pg_sys::Datum::from(value);
-    trigger::insert(
-        layout.log,
-        [
-            pg_sys::Datum::from(layout.root),
-            datum(xid as i64),
-            datum(seq),
-            datum(snapshot::insert_lsn() as i64),
-            datum(i64::from(kind)),
-            trigger::bytea(&old),
-        ],
-    );
+    pending::add(layout.log, layout.root, Packed { seq, kind, old: &old });
     Ok(())
 }

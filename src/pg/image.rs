@@ -1,9 +1,10 @@
 //! How the log keeps old values: binary, self-describing, by the attribute numbers of the tracked table.
 //!
-//! Per column: attribute number (2 bytes), type (4), length (4, -1 for NULL), then the value's bytes, detoasted.
-//! A reader takes a value only if its type is still the column's.
+//! Per column: attribute number, type, length and one more (0 for NULL), then the value's bytes, detoasted; of one that is passed by
+//! value those that tell it. A reader takes a value only if its type is still the column's.
 
 use pgrx::pg_sys;
+use syncline_delta::varint;
 
 /// How values of a type are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,18 +19,17 @@ pub struct Storage {
 
 /// Appends one column.
 pub fn encode(out: &mut Vec<u8>, attribute: i16, storage: Storage, value: Option<pg_sys::Datum>) {
-    out.extend_from_slice(&attribute.to_le_bytes());
-    out.extend_from_slice(&storage.typid.to_u32().to_le_bytes());
-    let Some(datum) = value else {
-        out.extend_from_slice(&(-1i32).to_le_bytes());
-        return;
-    };
+    varint::put(out, u64::from(attribute.unsigned_abs()));
+    varint::put(out, u64::from(storage.typid.to_u32()));
+    let Some(datum) = value else { return out.push(0) };
     let mut append = |bytes: &[u8]| {
-        out.extend_from_slice(&i32::try_from(bytes.len()).unwrap_or(i32::MAX).to_le_bytes());
+        varint::put(out, bytes.len() as u64 + 1);
         out.extend_from_slice(bytes);
     };
     if storage.by_value {
-        return append(&(datum.value() as u64).to_le_bytes());
+        let mut word = Vec::with_capacity(8);
+        varint::put_signed(&mut word, datum.value() as i64);
+        return append(&word);
     }
     // SAFETY: the datum is a live value of a type stored as `storage` says: a varlena is made plain first,
     // a C string ends with a zero byte, any other has `length` bytes.
@@ -62,17 +62,16 @@ pub struct Column {
 /// Reads what [`encode`] wrote; stops at the first column that is cut off.
 pub fn decode(mut bytes: &[u8], by_value: impl Fn(i16) -> bool) -> impl Iterator<Item = Column> {
     std::iter::from_fn(move || {
-        let (head, rest) = bytes.split_first_chunk::<10>()?;
-        let attribute = i16::from_le_bytes([head[0], head[1]]);
-        let typid = pg_sys::Oid::from(u32::from_le_bytes([head[2], head[3], head[4], head[5]]));
-        let length = i32::from_le_bytes([head[6], head[7], head[8], head[9]]);
-        let Ok(length) = usize::try_from(length) else {
-            bytes = rest;
+        let attribute = i16::try_from(varint::take(&mut bytes)?).ok()?;
+        let typid = pg_sys::Oid::from(u32::try_from(varint::take(&mut bytes)?).ok()?);
+        let Some(length) = varint::take(&mut bytes)?.checked_sub(1) else {
             return Some(Column { attribute, typid, value: None });
         };
-        let (body, rest) = rest.split_at_checked(length)?;
-        let value = match <[u8; 8]>::try_from(body) {
-            Ok(word) if by_value(attribute) => pg_sys::Datum::from(u64::from_le_bytes(word) as usize),
+        let length = usize::try_from(length).ok()?;
+        let (body, rest) = bytes.split_at_checked(length)?;
+        bytes = rest;
+        let value = match varint::signed(body) {
+            Some(word) if by_value(attribute) => pg_sys::Datum::from(word),
             // SAFETY: palloc gives aligned memory of that many bytes; both ranges are live and distinct.
             _ => unsafe {
                 let copy = pg_sys::palloc(length.max(1)).cast::<u8>();
@@ -80,7 +79,6 @@ pub fn decode(mut bytes: &[u8], by_value: impl Fn(i16) -> bool) -> impl Iterator
                 pg_sys::Datum::from(copy)
             },
         };
-        bytes = rest;
         Some(Column { attribute, typid, value: Some(value) })
     })
 }

@@ -1,8 +1,9 @@
 //! Procedures that end their transaction, and what moves in shared memory when others end theirs.
 
+use std::ffi::c_void;
 use std::time::Duration;
 
-use pgrx::pg_sys;
+use pgrx::{pg_guard, pg_sys};
 
 use super::function::Call;
 use super::version;
@@ -60,4 +61,59 @@ pub fn interval(datum: pg_sys::Datum) -> Duration {
     let days = i64::from(value.day) + 30 * i64::from(value.month);
     let micros = days.saturating_mul(DAY).saturating_add(value.time);
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+}
+
+/// What becomes of this backend's transactions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// All that its statements and deferred triggers do is done, and rows may still be written.
+    Ending,
+    /// It is over.
+    Over,
+    /// What a subtransaction did is its parent's now.
+    Merged(u32, u32),
+    /// What a subtransaction did is undone.
+    Undone(u32),
+}
+
+/// The number of the subtransaction under way.
+pub fn subtransaction() -> u32 {
+    // SAFETY: reads this backend's state.
+    unsafe { pg_sys::GetCurrentSubTransactionId() }
+}
+
+/// Tells `each` from now on.
+pub fn watch(each: fn(Event)) {
+    #[pg_guard]
+    unsafe extern "C-unwind" fn of_all(event: pg_sys::XactEvent::Type, each: *mut c_void) {
+        use pg_sys::XactEvent as X;
+        // SAFETY: it is the function that was registered.
+        let each = unsafe { std::mem::transmute::<*mut c_void, fn(Event)>(each) };
+        match event {
+            X::XACT_EVENT_PRE_COMMIT | X::XACT_EVENT_PRE_PREPARE => each(Event::Ending),
+            X::XACT_EVENT_COMMIT | X::XACT_EVENT_ABORT | X::XACT_EVENT_PREPARE => each(Event::Over),
+            _ => {}
+        }
+    }
+    #[pg_guard]
+    unsafe extern "C-unwind" fn of_part(
+        event: pg_sys::SubXactEvent::Type,
+        own: pg_sys::SubTransactionId,
+        parent: pg_sys::SubTransactionId,
+        each: *mut c_void,
+    ) {
+        use pg_sys::SubXactEvent as X;
+        // SAFETY: it is the function that was registered.
+        let each = unsafe { std::mem::transmute::<*mut c_void, fn(Event)>(each) };
+        match event {
+            X::SUBXACT_EVENT_COMMIT_SUB => each(Event::Merged(own, parent)),
+            X::SUBXACT_EVENT_ABORT_SUB => each(Event::Undone(own)),
+            _ => {}
+        }
+    }
+    // SAFETY: the callbacks, and the function, stay valid as long as the library is loaded, which is for ever.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(of_all), each as *mut c_void);
+        pg_sys::RegisterSubXactCallback(Some(of_part), each as *mut c_void);
+    }
 }

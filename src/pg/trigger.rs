@@ -195,16 +195,23 @@ unsafe fn raw_varlena<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     }
 }
 
-/// Inserts one row into an internal table and its indexes; no trigger fires.
-pub fn insert<const N: usize>(table: pg_sys::Oid, mut values: [pg_sys::Datum; N]) {
+/// Inserts rows into an internal table and its indexes, unless the table is gone; no trigger fires.
+pub fn insert<const N: usize>(table: pg_sys::Oid, rows: impl IntoIterator<Item = [pg_sys::Datum; N]>) {
     let mut nulls = [false; N];
     // SAFETY: the table has N columns of the values' types, plain indexes, and is closed here.
     unsafe {
         let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
-        let rel = pg_sys::table_open(table, lock);
-        let tuple = pg_sys::heap_form_tuple((*rel).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
-        pg_sys::CatalogTupleInsert(rel, tuple);
-        pg_sys::heap_freetuple(tuple);
+        let rel = pg_sys::try_table_open(table, lock);
+        if rel.is_null() {
+            return;
+        }
+        let indexes = pg_sys::CatalogOpenIndexes(rel);
+        for mut values in rows {
+            let tuple = pg_sys::heap_form_tuple((*rel).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
+            pg_sys::CatalogTupleInsertWithInfo(rel, tuple, indexes);
+            pg_sys::heap_freetuple(tuple);
+        }
+        pg_sys::CatalogCloseIndexes(indexes);
         pg_sys::table_close(rel, lock);
     }
 }

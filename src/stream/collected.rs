@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use pgrx::pg_sys;
+use syncline_delta::log::{Packed, unpack};
 use syncline_delta::shape::Shape;
 use syncline_delta::snapshot::{Snapshot, Xid};
 use syncline_delta::stream::Reason;
@@ -23,9 +24,7 @@ use crate::pg::{function, settings};
 /// Columns of internal tables, by attribute number.
 mod column {
     pub const LOG_RELATION: i16 = 1;
-    pub const LOG_SEQ: i16 = 3;
-    pub const LOG_KIND: i16 = 5;
-    pub const LOG_OLD: i16 = 6;
+    pub const LOG_ROWS: i16 = 5;
     pub const BARRIER_RELATION: i16 = 2;
     pub const BARRIER_COLUMNS: i16 = 4;
     pub const ALTERED_RELATION: i16 = 2;
@@ -197,34 +196,28 @@ impl Collected {
     }
 
     fn log(&mut self, shapes: &[(String, Shape)], relations: &mut Relations, area: Area, row: &Deformed) {
-        let (Some(relation), Some(seq), Some(kind), Some(old)) = (
-            row.value(column::LOG_RELATION),
-            row.value(column::LOG_SEQ),
-            row.value(column::LOG_KIND),
-            row.large(column::LOG_OLD),
-        ) else {
+        let (Some(relation), Some(rows)) = (row.value(column::LOG_RELATION), row.large(column::LOG_ROWS)) else {
             return;
         };
         let root = pg_sys::Oid::from(relation.value() as u32);
         let Some(plan) = relations.plan(shapes, root).filter(|_| !self.is_echo) else { return };
-        let Some(net) = self.net(&plan) else { return };
-        let (enters, went) = (kind.value() as u8 == b'e', kind.value() as u8 == b'd');
-        let mut size = OVERHEAD;
-        let (key, was, is_wanted) = area.run(|| {
-            let cells = image::with_bytea(old, |bytes| {
-                size += bytes.len();
-                logged_cells(&plan, bytes)
-            });
-            let is_wanted = !went || wants(&plan, |place| cells[place]);
-            let key = if is_wanted || !net.is_empty() { Some(key_text(&plan, &cells)) } else { None };
-            (key, cells, is_wanted)
+        area.run(|| {
+            image::with_bytea(rows, |bytes| unpack(bytes).for_each(|row| self.log_row(&plan, row)));
         });
+    }
+
+    fn log_row(&mut self, plan: &Rc<Plan>, row: Packed<'_>) {
+        let Some(net) = self.net(plan) else { return };
+        let (enters, went) = (row.kind == b'e', row.kind == b'd');
+        let was = logged_cells(plan, row.old);
+        let is_wanted = !went || wants(plan, |place| was[place]);
+        let key = if is_wanted || !net.is_empty() { Some(key_text(plan, &was)) } else { None };
         match key {
             None => net.pass_log(),
             Some(Some(key)) if !is_wanted && !net.has(&key) => net.pass_log(),
             Some(Some(key)) => {
-                net.log(&key, seq.value() as i64, (!enters).then_some(was));
-                self.size += size;
+                net.log(&key, row.seq, (!enters).then_some(was));
+                self.size += OVERHEAD + row.old.len();
             }
             Some(None) => self.make_stale(plan.shapes(), Reason::Schema),
         }

@@ -12,6 +12,7 @@ pub mod round;
 pub mod shape;
 pub mod snapshot;
 pub mod stream;
+pub mod varint;
 mod visible;
 
 pub use error::Error;

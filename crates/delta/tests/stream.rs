@@ -64,6 +64,10 @@ struct Table {
     logs: Vec<LogRow>,
     /// Those of a statement whose triggers run the next one first.
     held: Vec<LogRow>,
+    /// Whether log rows are written when the transaction ends; few are written earlier.
+    waits: bool,
+    /// What is not written yet, with its sequence.
+    waiting: Vec<(i64, LogRow)>,
     /// Whether a change was logged without a large value.
     has_large: bool,
     /// Whether rows are left out that no shape wants.
@@ -83,13 +87,22 @@ impl Table {
     }
 
     fn write(&mut self, rows: Vec<LogRow>) {
-        for (key, made_by, was, is_unwanted) in rows {
+        for row in rows {
+            self.waiting.push((sequence(row.1, row.2.is_none(), self.count), row));
+            self.count += 1;
+        }
+        if !self.waits || self.waiting.len() > 3 {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        for (seq, (key, _, was, is_unwanted)) in std::mem::take(&mut self.waiting) {
             if self.passes && is_unwanted && !self.net.has(&[key]) {
                 self.net.pass_log();
             } else {
-                self.net.log(&[key], sequence(made_by, was.is_none(), self.count), was);
+                self.net.log(&[key], seq, was);
             }
-            self.count += 1;
         }
     }
 
@@ -238,12 +251,25 @@ proptest! {
         steps in steps(),
         nested in any::<bool>(),
         passes in any::<bool>(),
+        waits in any::<bool>(),
     ) {
         let rows = found.iter().map(|(key, row)| (*key, (*row, None, false))).collect();
-        let mut table = Table { rows, command: 0, count: 0, net: Net::default(), logs: Vec::new(), held: Vec::new(), has_large: false, passes };
+        let mut table = Table {
+            rows,
+            command: 0,
+            count: 0,
+            net: Net::default(),
+            logs: Vec::new(),
+            held: Vec::new(),
+            waits,
+            waiting: Vec::new(),
+            has_large: false,
+            passes,
+        };
         for (i, step) in steps.iter().enumerate() {
             table.run(step, nested && i % 2 == 0 && i + 1 < steps.len());
         }
+        table.tell();
         let after: BTreeMap<u8, Row> = table.rows.iter().map(|(key, (row, _, _))| (*key, *row)).collect();
         prop_assert!(table.net.is_explained());
         let outcomes = table.net.finish();

@@ -85,7 +85,7 @@ SELECT sync_track('untracked');
 DROP PUBLICATION regress_published;
 SELECT sync_untrack('untracked');
 -- the log is not for hands
-INSERT INTO syncline.log VALUES (1, '1', 1, '0/1', 'd', '');
+INSERT INTO syncline.log VALUES (1, '1', 1, '0/1', '');
 DELETE FROM syncline.log;
 DROP VIEW seen;
 DROP TABLE passing, t, untracked, nokey, late, fleeting, parent, child;
