@@ -350,7 +350,7 @@ unsafe fn describe(rel: pg_sys::Relation) -> Option<Relation> {
             is_partitioned,
             inherits: !form.relispartition && !ancestors(oid).is_empty(),
             is_permanent: form.relpersistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT,
-            identity: (!logs_all).then(|| index_columns((*rel).rd_replidindex)),
+            identity: (!logs_all).then(|| index_columns(pg_sys::RelationGetReplicaIndex(rel))),
         })
     }
 }
