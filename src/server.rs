@@ -89,11 +89,14 @@ pub fn overtaken(reads: &[Reads], server: &Server) -> Result<bool> {
     })
 }
 
+/// Tables that a role may read, and the versions of their rows.
+type Watched = (Vec<Reads>, Vec<Versions>);
+
 /// Whether `seen` lacks a row, a log row or a barrier of any tracked table that the caller may read.
 pub fn anything_new(seen: &Snapshot) -> bool {
     thread_local! {
         /// By user.
-        static TABLES: Remembered<pg_sys::Oid, Rc<(Vec<Reads>, Vec<Versions>)>> = Remembered::new();
+        static TABLES: Remembered<pg_sys::Oid, Rc<Watched>> = Remembered::new();
     }
     let read = |_: &_| {
         let reads: Vec<Reads> = settings::pinned(readable_tables);
