@@ -11,9 +11,6 @@ use super::image::{self, Storage};
 use super::memory::Area;
 use super::{relation, snapshot, version};
 
-/// Microseconds from 1970 to 2000, where Postgres counts from.
-const UNIX_EPOCH: i64 = 946_684_800_000_000;
-
 /// The decoding in progress.
 #[derive(Clone, Copy)]
 pub struct Context(*mut pg_sys::LogicalDecodingContext);
@@ -130,10 +127,10 @@ impl Transaction<'_> {
         self.0.end_lsn
     }
 
-    /// When it was committed, in microseconds since 1970.
+    /// When it was committed, in microseconds since the beginning of 2000.
     pub fn time(&self) -> i64 {
         // SAFETY: all members of the union are timestamps.
-        unsafe { self.0.xact_time.commit_time }.saturating_add(UNIX_EPOCH)
+        unsafe { self.0.xact_time.commit_time }
     }
 
     /// The name of the origin that it was replicated from.

@@ -145,7 +145,7 @@ pub struct Commit<'a> {
     pub xid: Xid,
     /// Where it ends in the write-ahead log.
     pub lsn: u64,
-    /// Microseconds since 1970.
+    /// Microseconds since the beginning of 2000.
     pub time: i64,
     /// The shapes that it brings up to date.
     pub shapes: Vec<&'a str>,
@@ -161,9 +161,9 @@ impl Commit<'_> {
         out.extend_from_slice(b"\", \"value\": {\"up_to_date\": true, \"xid\": ");
         out.extend_from_slice(itoa::Buffer::new().format(*xid).as_bytes());
         out.extend_from_slice(format!(", \"commit_lsn\": \"{:X}/{:X}", lsn >> 32, lsn & 0xffff_ffff).as_bytes());
-        out.extend_from_slice(b"\", \"commit_time\": \"");
-        timestamp(&mut out, *time);
-        out.extend_from_slice(b"\", \"shapes\": [");
+        out.extend_from_slice(b"\", \"commit_time\": ");
+        json::timestamp(&mut out, *time, "+00:00");
+        out.extend_from_slice(b", \"shapes\": [");
         for (i, shape) in shapes.iter().enumerate() {
             if i > 0 {
                 out.extend_from_slice(b", ");
@@ -173,37 +173,4 @@ impl Commit<'_> {
         out.extend_from_slice(b"]}}");
         out
     }
-}
-
-/// Appends microseconds since 1970 as ISO 8601 in UTC.
-fn timestamp(out: &mut Vec<u8>, micros: i64) {
-    const DAY: i64 = 86_400_000_000;
-    let (days, rest) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
-    // Days of a calendar whose years begin in March, in eras of 400 years.
-    let shifted = days + 719_468;
-    let (era, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let of_year = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let date = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + i64::from(month <= 2);
-    let (seconds, micros) = (rest / 1_000_000, rest % 1_000_000);
-    padded(out, year, 4);
-    let parts = [(b'-', month), (b'-', date), (b'T', seconds / 3600), (b':', seconds / 60 % 60), (b':', seconds % 60)];
-    for (between, part) in parts {
-        out.push(between);
-        padded(out, part, 2);
-    }
-    out.push(b'.');
-    padded(out, micros, 6);
-    out.push(b'Z');
-}
-
-/// Appends a number that is not negative, in at least so many digits.
-fn padded(out: &mut Vec<u8>, number: i64, width: usize) {
-    let mut buffer = itoa::Buffer::new();
-    let digits = buffer.format(number);
-    out.extend(std::iter::repeat_n(b'0', width.saturating_sub(digits.len())));
-    out.extend_from_slice(digits.as_bytes());
 }
