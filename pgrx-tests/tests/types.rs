@@ -301,8 +301,8 @@ fn points_in_time_are_what_to_jsonb_makes_of_them_all_over_their_range() {
                       + trunc(random() * 9e18 / 10 ^ (g % 9)) * 10 ^ (g % 9) * interval '1 microsecond') AS moments(at);
          SELECT sync_track('times')",
     );
-    let sql = r#"SELECT count(*), array_agg(g.value::text) FILTER (WHERE g.value::jsonb <> to_jsonb(t) - '_sync_version')
-                 FROM sync_changes(NULL, '{"tables": {"times": {}}}') g JOIN times t ON t.id = (g.key->>'id')::int"#;
+    let sql = r#"SELECT count(*), array_agg(g.value::text) FILTER (WHERE g.value::jsonb <> to_jsonb(r) - '_sync_version')
+                 FROM sync_changes(NULL, '{"tables": {"times": {}}}') g JOIN times r ON r.id = (g.key->>'id')::int"#;
     let row = client.query_one(sql, &[]).unwrap();
     assert_eq!(row.get::<_, i64>(0), 801 * 11 + 20_000);
     assert_eq!(row.get::<_, Option<Vec<String>>>(1), None);
