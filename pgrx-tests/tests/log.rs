@@ -54,7 +54,8 @@ fn a_prepared_transaction_has_told_what_it_did() {
                 &[r#"delete {"id": 2}"#],
             ),
             ("COMMIT PREPARED 'one'", &[r#"delete {"id": 1}"#]),
-            ("BEGIN; DELETE FROM t WHERE id = 3; PREPARE TRANSACTION 'one'; ROLLBACK PREPARED 'one'", &[]),
+            ("BEGIN; DELETE FROM t WHERE id = 3; PREPARE TRANSACTION 'one'", &[]),
+            ("ROLLBACK PREPARED 'one'", &[]),
         ],
     );
 }
@@ -67,16 +68,16 @@ fn deferred_triggers_and_cascades_are_told_with_their_transaction() {
     stage.begin(
         "deferred",
         "CREATE TABLE t (id int PRIMARY KEY, f int, parent int REFERENCES t ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED); \
-         INSERT INTO t VALUES (1, 1, NULL), (2, 1, 1), (3, 1, 2), (4, 1, NULL); \
          CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN DELETE FROM t WHERE id = 4; RETURN NULL; END $$; \
          CREATE CONSTRAINT TRIGGER late AFTER DELETE ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (OLD.id = 1) \
-           EXECUTE FUNCTION late(); SELECT sync_track('t', '{f}')",
+           EXECUTE FUNCTION late(); SELECT sync_track('t', '{f}'); \
+         INSERT INTO t VALUES (1, 1, NULL), (2, 1, 1), (3, 1, 2), (4, 1, NULL)",
     );
     stage.tell(
         IN_SHAPE,
         &[(
             "DELETE FROM t WHERE id = 1",
-            &[r#"delete {"id": 3}"#, r#"delete {"id": 2}"#, r#"delete {"id": 1}"#, r#"delete {"id": 4}"#],
+            &[r#"delete {"id": 1}"#, r#"delete {"id": 2}"#, r#"delete {"id": 3}"#, r#"delete {"id": 4}"#],
         )],
     );
 }
