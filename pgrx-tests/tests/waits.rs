@@ -25,7 +25,7 @@ fn wait(client: &mut Client, since: &str, shape: Option<&str>, timeout: &str) ->
 fn waiters(cluster: &Cluster<'_>, since: &str, count: usize) -> Vec<JoinHandle<String>> {
     let start = |n: usize| {
         let (mut client, since) = (cluster.connect(), since.to_owned());
-        thread::spawn(move || wait(&mut client, &since, (n % 2 == 0).then_some(SHAPE), "60 s"))
+        thread::spawn(move || wait(&mut client, &since, n.is_multiple_of(2).then_some(SHAPE), "60 s"))
     };
     let waiters = (0..count).map(start).collect();
     sleep(cluster, count);
