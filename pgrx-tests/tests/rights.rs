@@ -71,7 +71,7 @@ fn reader_of_a_table_reaches_nothing_of_ours() {
     .map(str::to_owned)
     .to_vec();
     for (table, column) in
-        [("log", "kind"), ("barrier", "reason"), ("state", "epoch"), ("sample", "taken"), ("leaf", "root")]
+        [("log", "rows"), ("barrier", "reason"), ("state", "epoch"), ("sample", "taken"), ("leaf", "root")]
     {
         denied.extend([
             format!("SELECT {column} FROM syncline.{table}"),
