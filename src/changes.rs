@@ -9,7 +9,7 @@ use syncline_delta::snapshot::Snapshot;
 use crate::error::{Result, unwrap_or_raise};
 use crate::mutant::{self, Mutant};
 use crate::output::{Document, Found, Limits, Output, Rows, Sink};
-use crate::pg::function::{self, Call, entry_point};
+use crate::pg::function::{Call, entry_point};
 use crate::pg::snapshot;
 use crate::pg::tuplestore::Tuplestore;
 use crate::plan::Plans;
@@ -33,10 +33,10 @@ entry_point!(
     syncline_sync_pull,
     pg_finfo_syncline_sync_pull,
     |call: &mut Call| {
-        let mut document = Document::default();
+        let mut document = Document::new();
         let limits = Limits { bytes: limit(call, 2, "max_bytes"), rows: limit(call, 3, "max_rows") };
         pull(call, limits, &mut document);
-        function::text_datum(&unwrap_or_raise(document.finish()))
+        unwrap_or_raise(document.finish())
     }
 );
 

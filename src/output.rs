@@ -1,11 +1,13 @@
 //! Where a delta goes, and how much of it.
 
+use pgrx::pg_sys;
 use syncline_delta::Error;
 use syncline_delta::change::Op;
 use syncline_delta::cursor::Reset;
 use syncline_delta::json;
 
 use crate::error::Result;
+use crate::pg::buffer::Buffer;
 use crate::pg::tuplestore::Tuplestore;
 
 /// The most that a page carries; nothing: all there is.
@@ -116,52 +118,67 @@ impl Sink for Rows {
 const MAX_DOCUMENT: usize = 1 << 30;
 
 /// The delta as one JSON document.
-#[derive(Default)]
 pub struct Document {
-    changes: Vec<u8>,
+    changes: Buffer,
+    /// The relation of the last change, as JSON.
+    relation: (String, Vec<u8>),
     reset: bool,
     up_to_date: bool,
     cursor: String,
 }
 
 impl Document {
-    /// Its text.
-    pub fn finish(self) -> Result<Vec<u8>> {
-        let Self { changes, reset, up_to_date, cursor } = self;
-        let mut out =
-            format!("{{\"cursor\": \"{cursor}\", \"up_to_date\": {up_to_date}, \"reset\": {reset}, \"changes\": [")
-                .into_bytes();
-        if out.len() + changes.len() + 2 > MAX_DOCUMENT - 8 {
+    /// An empty one, in the current memory context.
+    pub fn new() -> Self {
+        let relation = (String::new(), Vec::new());
+        Self { changes: Buffer::new(), relation, reset: false, up_to_date: false, cursor: String::new() }
+    }
+
+    /// A `json` datum of it.
+    pub fn finish(self) -> Result<pg_sys::Datum> {
+        let Self { mut changes, reset, up_to_date, cursor, .. } = self;
+        let head =
+            format!("{{\"cursor\": \"{cursor}\", \"up_to_date\": {up_to_date}, \"reset\": {reset}, \"changes\": [");
+        if head.len() + changes.len() + 2 > MAX_DOCUMENT - 1024 {
             return Err(Error::Limit { what: "delta", limit: MAX_DOCUMENT });
         }
-        out.extend_from_slice(&changes);
-        out.extend_from_slice(b"]}");
-        Ok(out)
+        changes.put(b"]}");
+        Ok(changes.into_text(head.as_bytes()))
+    }
+
+    fn put_relation(&mut self, relation: &str) {
+        let (last, text) = &mut self.relation;
+        if last != relation {
+            text.clear();
+            json::string(text, relation.as_bytes());
+            relation.clone_into(last);
+        }
+        self.changes.put(b", \"relation\": ");
+        self.changes.put(text);
     }
 }
 
 impl Sink for Document {
     fn put(&mut self, op: Op, relation: &str, key: &[u8], value: &[u8]) -> Result<()> {
         self.reset |= op == Op::Reset;
-        let into = &mut self.changes;
+        let length = self.changes.len();
         // Room for the names of the members and for the cursor.
-        if into.len() + key.len() + value.len() > MAX_DOCUMENT - (1 << 20) {
+        if length + key.len() + value.len() > MAX_DOCUMENT - (1 << 20) {
             return Err(Error::Limit { what: "delta", limit: MAX_DOCUMENT });
         }
-        into.extend_from_slice(if into.is_empty() { b"{\"op\": \"" } else { b", {\"op\": \"" });
-        into.extend_from_slice(op.as_str().as_bytes());
-        into.push(b'"');
+        self.changes.put(if length == 0 { b"{\"op\": \"" } else { b", {\"op\": \"" });
+        self.changes.put(op.as_str().as_bytes());
+        self.changes.put(b"\"");
         if !relation.is_empty() {
-            into.extend_from_slice(b", \"relation\": ");
-            json::string(into, relation.as_bytes());
+            self.put_relation(relation);
         }
         for (name, text) in [(b", \"key\": ".as_slice(), key), (b", \"value\": ", value)] {
             if !text.is_empty() {
-                into.extend_from_slice(name);
-                into.extend_from_slice(text);
+                self.changes.put(name);
+                self.changes.put(text);
             }
         }
-        into.push(b'}');
+        self.changes.put(b"}");
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Safe wrappers around what Postgres offers. Beside the entry points, all unsafe code lives here.
 
+pub mod buffer;
 pub mod condition;
 pub mod decoding;
 pub mod definitions;
