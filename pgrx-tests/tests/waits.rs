@@ -75,13 +75,14 @@ fn waits_that_were_cancelled_or_whose_session_ended_leave_nothing_behind() {
     let install = Install::new();
     let (cluster, mut client) = histories::tracked(&install, &[]);
     let (_, mut cursor) = pull(&mut client, None).unwrap();
-    // A session that is ended has no answer.
-    for (end, answer) in [("cancel", "57014"), ("terminate", ""), ("cancel", "57014")] {
+    // Of a session that is ended the driver tells the server's last word, or that it is closed.
+    for (end, answers) in [("cancel", ["57014"].as_slice()), ("terminate", &["57P01", ""]), ("cancel", &["57014"])] {
         let ended = waiters(&cluster, &cursor, 4);
         let sql = format!("SELECT pg_{end}_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CALL sync_wait%'");
         client.batch_execute(&sql).unwrap();
         for waiter in ended {
-            assert_eq!(waiter.join().unwrap(), answer);
+            let answer = waiter.join().unwrap();
+            assert!(answers.contains(&answer.as_str()), "{end}: {answer:?}");
         }
         // Whoever raised a flag is gone, and somebody else may have the place.
         client.batch_execute("UPDATE t SET n = n + 1 WHERE id = 1").unwrap();
