@@ -3,8 +3,8 @@
 use pgrx::pg_sys;
 use pgrx::pg_sys::AlterTableType as At;
 
-use crate::pg::list_members;
 use crate::pg::relation::{LOG, STAMP, TRUNCATE, VERSION};
+use crate::pg::{list_members, version};
 
 /// What a command may have done to a table's rows, their reach or their triggers without firing a row trigger.
 #[derive(PartialEq)]
@@ -164,6 +164,7 @@ impl Change {
                         change.is_of_type = true;
                         columns.push(column);
                     }
+                    one if version::sets_expression(one) => columns.push(column),
                     At::AT_ReplicaIdentity if change.rows != Rows::Any => change.rows = Rows::Key,
                     At::AT_AttachPartition => change.rows = Rows::Attached,
                     At::AT_EnableTrig | At::AT_EnableAlwaysTrig | At::AT_EnableReplicaTrig | At::AT_DisableTrig

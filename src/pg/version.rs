@@ -123,6 +123,15 @@ pub unsafe fn is_rewritten(rel: pg_sys::Relation) -> bool {
     }
 }
 
+/// Whether a sub-command of ALTER TABLE gives a generated column another expression: from 17 on.
+pub fn sets_expression(subtype: pg_sys::AlterTableType::Type) -> bool {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    let found = None;
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    let found = Some(pg_sys::AlterTableType::AT_SetExpression);
+    found == Some(subtype)
+}
+
 /// A type and its modifier by name; an unknown name raises 42704.
 pub fn parse_type(name: &CStr) -> (pg_sys::Oid, i32) {
     let (mut typid, mut typmod) = (pg_sys::InvalidOid, 0);
