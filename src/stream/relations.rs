@@ -42,8 +42,7 @@ const PLAIN: [pg_sys::Oid; 14] = [
 ];
 
 /// Collations that no comparison refuses.
-const PLAIN_COLLATIONS: [pg_sys::Oid; 4] =
-    [pg_sys::InvalidOid, pg_sys::DEFAULT_COLLATION_OID, pg_sys::C_COLLATION_OID, pg_sys::POSIX_COLLATION_OID];
+const PLAIN_COLLATIONS: [pg_sys::Oid; 3] = [pg_sys::InvalidOid, pg_sys::DEFAULT_COLLATION_OID, pg_sys::C_COLLATION_OID];
 
 /// What one shape takes of a table.
 pub struct Use {
