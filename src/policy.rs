@@ -5,8 +5,8 @@ use syncline_delta::filter::{Const, Filter, Operand, PolicyValue};
 
 use crate::catalog::Tracked;
 use crate::error::Result;
-use crate::pg::function;
 use crate::pg::spi::{self, Param};
+use crate::pg::{function, snapshot};
 
 /// As the catalog has it.
 struct Policy {
@@ -36,16 +36,19 @@ pub fn effective(tracked: &Tracked) -> Result<Filter> {
     Ok(if all.len() == 1 { all.remove(0) } else { Filter::And(all) })
 }
 
+/// As they are now, like every definition: also for a snapshot from before they were changed.
 fn policies(tracked: &Tracked) -> Vec<Policy> {
     const SQL: &str = "SELECT polname::text, polpermissive, pg_get_expr(polqual, polrelid) FROM pg_policy \
          WHERE polrelid = $1 AND polcmd IN ('r', '*') AND polqual IS NOT NULL \
          AND (0 = ANY (polroles) OR EXISTS (SELECT 1 FROM unnest(polroles) AS r WHERE pg_has_role(r, 'USAGE'))) \
          ORDER BY polname";
     let mut policies = Vec::new();
-    spi::query(SQL, &[Param::oid(tracked.relation.oid)], &mut |row| {
-        let text = |column: usize| row.get(column).map(function::text).unwrap_or_default();
-        policies.push(Policy { name: text(0), is_permissive: row.bool(1), condition: text(2) });
-        true
+    snapshot::with_latest(|| {
+        spi::query(SQL, &[Param::oid(tracked.relation.oid)], &mut |row| {
+            let text = |column: usize| row.get(column).map(function::text).unwrap_or_default();
+            policies.push(Policy { name: text(0), is_permissive: row.bool(1), condition: text(2) });
+            true
+        });
     });
     policies
 }

@@ -171,6 +171,22 @@ fn changed_policy_or_role_resets_to_what_is_allowed_now() {
     }
 }
 
+/// Postgres reads rows as an old snapshot has them, and policies as they are.
+#[test]
+fn policy_changed_behind_a_snapshot_holds_for_it_too() {
+    let install = Install::new();
+    let mut stage = Stage::new(&install, "CREATE POLICY own ON issues USING (owner = 'ann')");
+    let mut follower = Follower::new(ALL);
+    follower.pull(&mut stage.ann);
+    stage.ann.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").unwrap();
+    stage.run("ALTER POLICY own ON issues USING (owner = 'bob'); DELETE FROM issues WHERE id = 1");
+    let ops = follower.pull(&mut stage.ann);
+    assert_eq!(ids(&ops), sees(&mut stage.ann));
+    assert_eq!(ids(&ops), [1, 3, 5, 7, 9], "the rows are those of the snapshot");
+    stage.ann.batch_execute("COMMIT").unwrap();
+    assert_eq!(follower.pull(&mut stage.ann), ["delete {\"id\": 1}"]);
+}
+
 #[test]
 fn level_tables_have_row_security_of_their_own() {
     let install = Install::new();
