@@ -2,7 +2,8 @@
 //! the very snapshot of the pull.
 //!
 //! Half of the pulls compute the truth in the statement that pulls: only that catches a second
-//! snapshot. The others pull in a REPEATABLE READ transaction whose snapshot may be old by then.
+//! snapshot. It is planned there too: a statement is planned before its snapshot is taken, and a partition may be attached
+//! or detached in between. The others pull in a REPEATABLE READ transaction whose snapshot may be old by then.
 
 mod alterer;
 mod client;
@@ -53,7 +54,9 @@ const SETUP: &str = "
     INSERT INTO projects SELECT g, g / 2, g % 4, g % 3 > 0, 'title' FROM generate_series(0, 7) g;
     INSERT INTO members SELECT g, g % 8, g % 4 FROM generate_series(0, 11) g;
     INSERT INTO issues SELECT g, g % 8, 'open', 'title' FROM generate_series(0, 30) g;
-    INSERT INTO items SELECT g, g % 3, 'open', 'note' FROM generate_series(0, 15) g;";
+    INSERT INTO items SELECT g, g % 3, 'open', 'note' FROM generate_series(0, 15) g;
+    CREATE FUNCTION planned_now(query text) RETURNS TABLE (op text, relation text, key text, value text, cursor text)
+        LANGUAGE plpgsql STABLE AS 'BEGIN RETURN QUERY EXECUTE query; END';";
 
 /// Half of the seeds: some clients are a role that row security restricts, at leaves and levels.
 const SECURED: &str = "

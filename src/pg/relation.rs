@@ -243,7 +243,8 @@ unsafe fn find_index(rel: pg_sys::Relation, columns: &[i16]) -> Option<pg_sys::O
     }
 }
 
-/// A relation, locked until the end of the transaction, and all its partitions, it first.
+/// A relation, locked until the end of the transaction, and all its partitions, it first. What is read of them now is what
+/// they are.
 pub fn tree(root: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     unsafe extern "C-unwind" {
         fn find_all_inheritors(
@@ -255,7 +256,7 @@ pub fn tree(root: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
     // SAFETY: locks and lists; errors unwind through the boundary guard.
     unsafe {
-        pg_sys::LockRelationOid(root, lock);
+        lock_now(root);
         oids(pg_sys::ffi::pg_guard_ffi_boundary(|| find_all_inheritors(root, lock, std::ptr::null_mut())))
     }
 }
@@ -265,8 +266,22 @@ pub fn lock(relation: pg_sys::Oid, is_partitioned: bool) {
     if is_partitioned {
         tree(relation);
     } else {
-        // SAFETY: takes a lock, whether or not the relation is still there.
-        unsafe { pg_sys::LockRelationOid(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE) }
+        // SAFETY: no other lock is needed first.
+        unsafe { lock_now(relation) }
+    }
+}
+
+/// Locks a relation, and takes in what others have altered. A lock that the statement has from its planning is taken
+/// without a look at that; partitions come and go under it.
+///
+/// # Safety
+///
+/// Called in a transaction. The relation need not be there any more.
+unsafe fn lock_now(relation: pg_sys::Oid) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        pg_sys::LockRelationOid(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        pg_sys::AcceptInvalidationMessages();
     }
 }
 

@@ -27,6 +27,9 @@ const RETRY: [&str; 2] = ["40001", "40P01"];
 /// On a standby also: cancelled, since what it reads must go.
 const RETRY_ON_STANDBY: [&str; 4] = ["40001", "40P01", "57014", "55P03"];
 
+/// What any query on a standby may answer: REINDEX CONCURRENTLY waits for those who read on the primary only.
+const GONE_ON_STANDBY: &str = "could not open relation with OID";
+
 /// Where nobody alters tables.
 const RETRY_UNDER_LOAD: [&str; 1] = ["40001"];
 
@@ -36,6 +39,9 @@ struct Held {
     copy: Copy,
     cursor: Option<String>,
 }
+
+/// Of the servers that a client pulls from.
+const NAMES: [&str; 2] = ["primary", "standby"];
 
 /// The most rows and bytes of a page.
 type Limits = (Option<i32>, Option<i32>);
@@ -160,7 +166,7 @@ pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut
                     let delta: Vec<_> = pulled.delta.iter().map(|row| [0, 1, 2, 3, 4].map(|i| text(row, i))).collect();
                     return shared.fail(format!(
                         "on the {}, {}truth {}: shape {}\n{difference}\nsince {:?}\nbefore {:?}\ndelta {delta:?}",
-                        ["primary", "standby"][server],
+                        NAMES[server],
                         if sessions.restricted { "as ann, " } else { "" },
                         if together { "in the statement that pulls" } else { "in its transaction" },
                         followed.shape,
@@ -188,18 +194,25 @@ pub fn follow(shared: &Shared, primary: &Cluster<'_>, standby: &Cluster<'_>, mut
             }
             Err(error) => {
                 let _ = session.batch_execute("ROLLBACK");
-                let tolerated: &[&str] = match server {
-                    _ if shared.rules == Rules::Load => &RETRY_UNDER_LOAD,
-                    0 => &RETRY,
-                    _ => &RETRY_ON_STANDBY,
-                };
-                if error.code().is_none_or(|code| !tolerated.contains(&code.code())) {
-                    return shared.fail(format!("shape {}: {error:?}", followed.shape));
+                if !is_retry(shared, server, &error) {
+                    return shared.fail(format!("on the {}: shape {}: {error:?}", NAMES[server], followed.shape));
                 }
                 shared.count(Count::Retries);
             }
         }
     }
+}
+
+/// Whether a client may be told this: to try again.
+fn is_retry(shared: &Shared, server: usize, error: &Error) -> bool {
+    let codes: &[&str] = match server {
+        _ if shared.rules == Rules::Load => &RETRY_UNDER_LOAD,
+        0 => &RETRY,
+        _ => &RETRY_ON_STANDBY,
+    };
+    error.as_db_error().is_some_and(|told| {
+        codes.contains(&told.code().code()) || server == 1 && told.message().starts_with(GONE_ON_STANDBY)
+    })
 }
 
 fn pull_with_truth(
@@ -209,8 +222,8 @@ fn pull_with_truth(
     limits: Limits,
     digest: bool,
 ) -> Result<Pulled, Error> {
-    let sql = format!("{PULL} UNION ALL {}", followed.truth(digest));
-    let rows = client.query(&sql, &[&held.cursor, &followed.shape, &limits.0, &limits.1])?;
+    let sql = format!("{PULL} UNION ALL SELECT * FROM planned_now($5)");
+    let rows = client.query(&sql, &[&held.cursor, &followed.shape, &limits.0, &limits.1, &followed.truth(digest)])?;
     let (truth, delta) = rows.into_iter().partition(|row| matches!(text(row, 0).as_str(), "truth" | "digest"));
     Ok(Pulled { delta, truth })
 }
