@@ -26,7 +26,7 @@ PIP = $(if $(or $(filter 15 17,$(PG)),$(shell command -v pip)),,python3-pip)
 BENCH_PACKAGES = $(if $(filter 15,$(PG)),postgresql-15-wal2json postgresql-15-decoderbufs)
 DJANGO_PACKAGES = python3-django python3-psycopg2 pgbouncer
 ACTIVERECORD_PACKAGES = ruby-activerecord ruby-pg pgbouncer
-MUTANTS = $(CURDIR)/target/mutants/release/libsyncline.so
+MUTANTS = $(CURDIR)/target/libsyncline-$(PG)-mutants.so
 # pgrx reads the headers of the server whose pg_config this is.
 CARGO_PG = PGRX_PG_CONFIG_PATH="$$(command -v $(PG_CONFIG))" cargo
 FEATURES = --no-default-features --features pg$(PG)
@@ -224,7 +224,8 @@ stream-faults: build ## kills servers KILLS=… times with heartbeats and withou
 
 oracle-mutants: setup ## shows that the oracle finds each deliberate fault, over MUTANT_SEEDS=…
 	@echo "== the oracle's teeth: $(MUTANT_SEEDS) seeds for each fault"
-	CARGO_TARGET_DIR=target/mutants $(CARGO_PG) build --release -p syncline $(FEATURES),mutants
+	CARGO_TARGET_DIR=target $(CARGO_PG) build --release -p syncline $(FEATURES),mutants
+	@cp target/release/libsyncline.so $(MUTANTS)
 	SYNCLINE_LIBRARY=$(MUTANTS) MUTANT_SEEDS=$(MUTANT_SEEDS) \
 	  cargo test --profile tests -p syncline-tests --test mutants -- --ignored --nocapture
 
