@@ -50,7 +50,7 @@ LAST = oracle mutants pgrx
 # Between two majors: make test-upgrade; on a server with assertions: make test-cassert.
 OTHER = $(filter-out $(FIRST) $(LAST) upgrade caches,$(sort $(notdir $(basename $(wildcard pgrx-tests/tests/*.rs)))))
 
-SHORT = $(FIRST) ddl majors relational rights row_security rules stream stream_handover stream_standby types
+SHORT = $(FIRST) ddl majors relational rights row_security stream stream_handover stream_standby types
 
 # Runs these test files.
 tests = set -e; for name in $(1); do \
