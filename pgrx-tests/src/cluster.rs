@@ -194,22 +194,26 @@ impl<'a> Cluster<'a> {
 
     /// SIGKILL to the postmaster, by its own pid; returns when it and its children are gone.
     pub fn kill_9(&self) {
-        self.kill_family(&[self.pid()]);
+        kill_9(&[self.pid()]);
+        self.bury();
     }
 
     /// SIGKILL to the postmaster and all its children at once, before any of them notices.
     pub fn kill_9_all(&self) {
         let mut family = self.children();
         family.insert(0, self.pid());
-        self.kill_family(&family);
+        kill_9(&family);
+        // One that was forked a moment ago may wait for ever for a lock that another one took along.
+        kill_9(&processes().filter(|&pid| self.is_inhabited_by(pid)).collect::<Vec<_>>());
+        self.bury();
     }
 
-    fn kill_family(&self, pids: &[u32]) {
-        kill_9(pids);
+    /// Waits until no process of a killed server is left.
+    fn bury(&self) {
         self.is_running.store(false, Ordering::Relaxed);
         let start = Instant::now();
         while processes().any(|pid| self.is_inhabited_by(pid)) {
-            assert!(start.elapsed() < PATIENCE, "children outlive their postmaster {}", pids[0]);
+            assert!(start.elapsed() < PATIENCE, "children outlive their postmaster");
             sleep(Duration::from_millis(10));
         }
         // Where nobody waits for orphans the pid stays taken by a zombie, and would keep the server from starting.
