@@ -254,11 +254,9 @@ pub fn tree(root: pg_sys::Oid) -> Vec<pg_sys::Oid> {
         ) -> *mut pg_sys::List;
     }
     let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+    lock_now(root);
     // SAFETY: locks and lists; errors unwind through the boundary guard.
-    unsafe {
-        lock_now(root);
-        oids(pg_sys::ffi::pg_guard_ffi_boundary(|| find_all_inheritors(root, lock, std::ptr::null_mut())))
-    }
+    unsafe { oids(pg_sys::ffi::pg_guard_ffi_boundary(|| find_all_inheritors(root, lock, std::ptr::null_mut()))) }
 }
 
 /// Locks a relation as [`tree`] does, for who knows whether it has partitions.
@@ -266,19 +264,14 @@ pub fn lock(relation: pg_sys::Oid, is_partitioned: bool) {
     if is_partitioned {
         tree(relation);
     } else {
-        // SAFETY: no other lock is needed first.
-        unsafe { lock_now(relation) }
+        lock_now(relation);
     }
 }
 
-/// Locks a relation, and takes in what others have altered. A lock that the statement has from its planning is taken
-/// without a look at that; partitions come and go under it.
-///
-/// # Safety
-///
-/// Called in a transaction. The relation need not be there any more.
-unsafe fn lock_now(relation: pg_sys::Oid) {
-    // SAFETY: the caller's promise.
+/// Locks a relation, whether or not it is still there, and takes in what others have altered. A lock that the statement has
+/// from its planning is taken without a look at that; partitions come and go under it.
+fn lock_now(relation: pg_sys::Oid) {
+    // SAFETY: a call from SQL is in a transaction; errors unwind through the guard of what is called.
     unsafe {
         pg_sys::LockRelationOid(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
         pg_sys::AcceptInvalidationMessages();
