@@ -227,7 +227,7 @@ oracle-mutants: setup ## shows that the oracle finds each deliberate fault, over
 	CARGO_TARGET_DIR=target $(CARGO_PG) build --release -p syncline $(FEATURES),mutants
 	@cp target/release/libsyncline.so $(MUTANTS)
 	SYNCLINE_LIBRARY=$(MUTANTS) MUTANT_SEEDS=$(MUTANT_SEEDS) \
-	  cargo test --profile tests -p syncline-tests --test mutants -- --ignored --nocapture
+	  cargo test --profile tests -p syncline-tests --test mutants -- --ignored --nocapture --test-threads=1
 
 fmt: ## formats the code
 	cargo fmt --all
