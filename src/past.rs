@@ -35,6 +35,11 @@ impl Key {
         Ok(Self(relation.key_columns().map(column).collect::<Result<_>>()?))
     }
 
+    /// Whether it is this column alone, and no two of its values that are equal differ.
+    pub fn is_just(&self, column: &str) -> bool {
+        matches!(self.0.as_slice(), [only] if only.sql == column && !only.has_texts)
+    }
+
     fn same(&self, one: &str, other: &str) -> String {
         let same = |Column { sql, equal, .. }: &Column| format!("{one}.{sql} {equal} {other}.{sql}");
         self.0.iter().map(same).collect::<Vec<_>>().join(" AND ")
@@ -119,13 +124,10 @@ impl Past {
         self.of(relation).filter(|history| !history.kept.is_empty()).map(|history| self.name("kept", history.relation))
     }
 
-    /// Queries of a column's values in touched rows: now and at the snapshot.
-    pub fn touched_values(&self, relation: &Relation, key: &Key, column: &str) -> Vec<String> {
-        let Some(history) = self.of(relation) else { return Vec::new() };
-        let (touched, table, same) = (self.name("touched", history.relation), relation.full_name(), key.same("k", "l"));
-        let mut queries = vec![format!("SELECT l.{column} FROM {touched} AS k JOIN {table} AS l ON {same}")];
-        queries.extend(self.old(relation).map(|old| format!("SELECT l.{column} FROM {old} AS l")));
-        queries
+    /// `FROM …`: the touched rows as they are now, as `l`, if there are any.
+    pub fn touched_rows(&self, relation: &Relation, key: &Key) -> Option<String> {
+        let touched = self.name("touched", self.of(relation)?.relation);
+        Some(format!("FROM {touched} AS k JOIN {} AS l ON {}", relation.full_name(), key.same("k", "l")))
     }
 
     /// The arrays of the one row that a query gives which may read its relations; `is_ours` as in [`spi::Query`].

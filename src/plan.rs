@@ -84,7 +84,7 @@ impl Plans {
             readable(&tracked, reads.iter().copied().chain(tracked.relation.version()))?;
             let numbers = reads.iter().map(|a| a.number).collect();
             let logged = tracked.relation.key.iter().copied().chain(filtered.iter().map(|a| a.number)).collect();
-            shapes.push_str(&format!("{relation:?}({}){}", bound.node.sql("t", View::Now), bound.fingerprint));
+            shapes.push_str(&format!("{relation:?}({}){}", bound.node.sql("t", View::NOW), bound.fingerprint));
             for a in &reads {
                 shapes.push_str(&format!("{:?},", a.name));
             }
@@ -290,7 +290,7 @@ impl Plan {
 
     /// All rows of the table in the active snapshot, as key and value.
     fn rows(&self, each: &mut dyn FnMut(&[u8], &[u8])) {
-        let condition = self.bound.node.sql("t", View::Now);
+        let condition = self.bound.node.sql("t", View::NOW);
         let table = self.tracked.relation.full_name();
         let sql = format!("SELECT {} FROM {table} AS t WHERE {condition}", self.columns().0);
         let (mut key, mut value) = (Vec::new(), Vec::new());

@@ -21,7 +21,7 @@ use crate::pg::memory::Scratch;
 use crate::pg::spi::{self, Param};
 use crate::pg::{settings, snapshot};
 use crate::plan::{Plan, Plans};
-use crate::query::{Driving, Level, Moved, View};
+use crate::query::{Driving, Member, Moved, Turn, View};
 use crate::scan::{Order, Scan};
 use crate::server;
 
@@ -184,14 +184,15 @@ impl Table<'_> {
                 let members = self.plan.bound.node.members();
                 // A row may stand at several levels.
                 let mut sent = (members.len() > 1).then(HashSet::new);
-                for (column, at) in members {
-                    if at.number < level {
+                for member in members {
+                    let number = member.level.number;
+                    if number < level {
                         continue;
                     }
-                    let values = values.filter(|_| at.number == level);
-                    let Some(scan) = self.moved(stage, delta, column, at)? else { continue };
+                    let values = values.filter(|_| number == level);
+                    let Some(scan) = self.moved(stage, delta, member)? else { continue };
                     if let Some(values) = self.run(scan, stage == Stage::Gone, values, page, sent.as_mut())? {
-                        return Ok(Some((at.number, values)));
+                        return Ok(Some((number, values)));
                     }
                 }
                 None
@@ -203,7 +204,7 @@ impl Table<'_> {
 
     /// How the target is seen.
     fn at_target(&self) -> View<'_> {
-        if self.round.is_exact() { View::Now } else { View::Past(&self.then) }
+        if self.round.is_exact() { View::NOW } else { View::past(&self.then) }
     }
 
     /// ` AND …`: the row now is what it was at the target, and was in the shape then.
@@ -273,7 +274,7 @@ impl Table<'_> {
             let columns = log::told(&self.used, &row.old).unwrap_or_default();
             old.put(columns.iter().map(|column| (column.attribute, column.value)));
         }
-        let was = self.plan.bound.node.sql("t", View::Past(&delta.moved));
+        let was = self.plan.bound.node.sql("t", View::past(&delta.moved));
         let keys = self.plan.key_columns();
         let sql = format!("SELECT {keys} FROM \"left\" AS t WHERE {was} AND NOT {}", self.in_target());
         let mut relations = self.relations(delta);
@@ -291,25 +292,19 @@ impl Table<'_> {
     }
 
     /// Rows with a value that may have come to or gone from a level: those that left with it, or that came with it.
-    fn moved<'a>(
-        &'a self,
-        stage: Stage,
-        delta: &'a Delta<'_>,
-        column: &str,
-        level: &Level,
-    ) -> Result<Option<Scan<'a>>> {
-        let column = format!("t.{column}");
-        let Some(touched) = delta.moved.touches(level, &column) else { return Ok(None) };
-        let (relation, bound) = (&self.plan.tracked.relation, &self.plan.bound);
+    fn moved<'a>(&'a self, stage: Stage, delta: &'a Delta<'_>, member: &Member) -> Result<Option<Scan<'a>>> {
+        let turn = if stage == Stage::Gone { Turn::Left } else { Turn::Entered };
+        let Some(driven) = delta.moved.driven(member, "t", turn) else { return Ok(None) };
+        let (relation, node) = (&self.plan.tracked.relation, &self.plan.bound.node);
         let mut params = self.params.clone();
-        let (columns, sources) = if stage == Stage::Gone {
+        let was = node.sql("t", driven.then());
+        let (columns, sources) = if turn == Turn::Left {
             if mutant::is(Mutant::NoLeave) {
                 return Ok(None);
             }
-            let (was, is_in) = (View::Past(&delta.moved), self.at_target());
-            let left =
-                format!("{touched} AND {} AND {} IS NOT TRUE", bound.node.sql("t", was), bound.node.sql("t", is_in));
-            let untouched = delta.own.untouched(relation, &bound.key, "t");
+            let is_in = if self.round.is_exact() { driven.now() } else { self.at_target() };
+            let left = format!("{} AND {was} AND {} IS NOT TRUE", driven.sql, node.sql("t", is_in));
+            let untouched = delta.own.untouched(relation, &self.plan.bound.key, "t");
             let now = format!("FROM {} AS t WHERE {left}{untouched}", relation.full_name());
             let kept = delta.own.kept(relation).map(|kept| format!("FROM {kept} AS t WHERE {left}"));
             ((self.plan.key_columns(), relation.key.len()), std::iter::once(now).chain(kept).collect())
@@ -319,20 +314,18 @@ impl Table<'_> {
             }
             let (xmax, xip) = (params.len() + 1, params.len() + 2);
             params.extend(server::bounds(delta.since));
-            let now = bound.node.sql("t", View::Now);
-            let was_not = match self.round.from_exact {
-                true => format!(" AND {} IS NOT TRUE", bound.node.sql("t", View::Past(&delta.moved))),
-                false => String::new(),
-            };
+            let was_not = if self.round.from_exact { format!(" AND {was} IS NOT TRUE") } else { String::new() };
             let came = format!(
-                "FROM {} AS t WHERE {touched} AND {now}{}{was_not} \
+                "FROM {} AS t WHERE {} AND {}{}{was_not} \
                  AND t._sync_version < ${xmax} AND NOT (t._sync_version = ANY (${xip}))",
                 relation.full_name(),
+                driven.sql,
+                node.sql("t", driven.now()),
                 self.and_at_target()
             );
             (self.plan.columns(), vec![came])
         };
-        let order = Order::by_key(Some((column, level.typid)), relation.key_columns())?;
+        let order = Order::by_key(Some((member.column("t"), member.level.typid)), relation.key_columns())?;
         Ok(Some(self.scan(columns, sources, params, self.relations(delta), order)))
     }
 
@@ -365,7 +358,7 @@ impl Table<'_> {
                 "FROM {} AS t WHERE t._sync_version >= ${first} AND t._sync_version < ${} AND {}{}",
                 relation.full_name(),
                 first + 1,
-                self.plan.bound.node.sql("t", View::Now),
+                self.plan.bound.node.sql("t", View::NOW),
                 self.and_at_target()
             );
             if !self.round.is_exact() {
@@ -405,7 +398,7 @@ impl Table<'_> {
         let relation = &self.plan.tracked.relation;
         let mut params = self.params.clone();
         let mut source =
-            format!("FROM {} AS t WHERE {}", relation.full_name(), self.plan.bound.node.sql("t", View::Now));
+            format!("FROM {} AS t WHERE {}", relation.full_name(), self.plan.bound.node.sql("t", View::NOW));
         if !self.round.is_exact() {
             let first = params.len() + 1;
             params.extend(server::bounds(&self.round.target));

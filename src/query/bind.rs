@@ -9,7 +9,7 @@ use serde_json::Value;
 use syncline_delta::Error;
 use syncline_delta::filter::{Comparison, Const, Containment, Filter, Function, JsonOp, Operand, Select};
 
-use super::{ALIAS, Bound, Level, Node};
+use super::{ALIAS, Bound, Level, Member, Node};
 use crate::catalog::Tracked;
 use crate::error::Result;
 use crate::past::Key;
@@ -127,7 +127,7 @@ impl Binder<'_> {
         let found = relation.attribute(&select.column).cloned().ok_or_else(missing)?;
         let key = Key::of(relation)?;
         let level = Level { number, member: found, typid: column.typid, array, equal, key, node, reads, tracked };
-        Ok(Node::Member { column: outer, level: Box::new(level), negated })
+        Ok(Node::Member(Member { column: outer, level: Box::new(level), negated }))
     }
 
     /// The column's name, if it may be NULL.

@@ -398,7 +398,7 @@ impl<'a> Builder<'a> {
             None => None,
             Some(own) => {
                 let bound = query::bind(Some(own), &self.tracked, Vec::new())?;
-                let sql = bound.node.sql("t", View::Now);
+                let sql = bound.node.sql("t", View::NOW);
                 Some(Condition::compile(self.tracked.relation.oid, &sql, &bound.params))
             }
         };
