@@ -43,7 +43,7 @@ CREATE TABLE syncline.barrier (
     columns int2[],
     reason text NOT NULL
 );
-CREATE INDEX ON syncline.barrier (relation);
+CREATE INDEX ON syncline.barrier (xid);
 COMMENT ON TABLE syncline.barrier IS
     'changes that no delta can describe: cursors over the columns (NULL: any) from before them reset, older snapshots must retry';
 

@@ -9,7 +9,7 @@ use syncline_delta::snapshot::Snapshot;
 use crate::error::{Result, unwrap_or_raise};
 use crate::mutant::{self, Mutant};
 use crate::output::{Document, Found, Limits, Output, Rows, Sink};
-use crate::pg::function::{Call, entry_point};
+use crate::pg::function::{Call, Jsonb, entry_point};
 use crate::pg::snapshot;
 use crate::pg::tuplestore::Tuplestore;
 use crate::plan::Plans;
@@ -55,10 +55,10 @@ fn pull(call: &Call, limits: Limits, sink: &mut dyn Sink) {
 }
 
 /// A page of the delta, and the last look for what is not transactional.
-fn settled(since: Option<&str>, text: &str, page: &mut Output<'_>) -> Result<()> {
+fn settled(since: Option<&str>, shape: &Jsonb, page: &mut Output<'_>) -> Result<()> {
     snapshot::refuse_writer()?;
     let since = since.map(str::parse::<Cursor>).transpose()?;
-    let plans = kept::plans(text)?;
+    let plans = kept::plans(shape)?;
     let server = server::now()?;
     let (cursor, up_to_date) = delta(since, &plans, &server, page)?;
     if server::overtaken(&plans.reads, &server)? {
@@ -156,11 +156,11 @@ fn behind(round: &Round<'_>, place: Option<round::Place>, server: &Server) -> (C
 
 /// Whether `sync_changes` would return anything but a commit; without a shape, for some shape over the
 /// tables that the caller may read.
-pub fn would_change(since: Option<&str>, text: Option<&str>) -> Result<bool> {
+pub fn would_change(since: Option<&str>, shape: Option<&Jsonb>) -> Result<bool> {
     let mut found = Found::default();
-    let looked = match text {
-        Some(text) => {
-            settled(since, text, &mut Output::new(&mut found, Limits { rows: Some(1), bytes: None })).map(|()| found.0)
+    let looked = match shape {
+        Some(shape) => {
+            settled(since, shape, &mut Output::new(&mut found, Limits { rows: Some(1), bytes: None })).map(|()| found.0)
         }
         None => anything_new(since),
     };

@@ -12,12 +12,13 @@ use std::rc::Rc;
 use pgrx::pg_sys;
 
 use crate::error::Result;
+use crate::pg::function::Jsonb;
 use crate::pg::memory::Area;
 use crate::pg::{definitions, relation, rights};
 use crate::plan::Plans;
 use crate::shapes::Asked;
 
-/// The most plans that a backend keeps, each of about 10 kB, and the longest text of one.
+/// The most plans that a backend keeps, each of about 10 kB, and the longest request of one.
 const MAX_KEPT: usize = 256;
 const MAX_LENGTH: usize = 16 << 10;
 
@@ -25,7 +26,7 @@ const MAX_LENGTH: usize = 16 << 10;
 /// looked for.
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
-    text: String,
+    shape: Jsonb,
     user: pg_sys::Oid,
     path: Vec<pg_sys::Oid>,
 }
@@ -57,11 +58,11 @@ thread_local! {
     static KEPT: RefCell<HashMap<Key, (u64, Rc<Kept>)>> = RefCell::default();
 }
 
-/// The plans of the shape that a text asks for. All tables that it reads are locked, and were checked.
+/// The plans of the shape that is asked for. All tables that it reads are locked, and were checked.
 ///
 /// Call it before the settings are pinned.
-pub fn plans(text: &str) -> Result<Rc<Kept>> {
-    let key = Key { text: text.to_owned(), user: rights::user(), path: relation::search_path() };
+pub fn plans(shape: &Jsonb) -> Result<Rc<Kept>> {
+    let key = Key { shape: shape.clone(), user: rights::user(), path: relation::search_path() };
     if let Some((generation, kept)) = KEPT.with_borrow(|kept| kept.get(&key).cloned())
         && kept.asked.is_the_same()?
     {
@@ -70,13 +71,13 @@ pub fn plans(text: &str) -> Result<Rc<Kept>> {
             return Ok(kept);
         }
     }
-    let asked = Asked::read(text)?;
+    let asked = Asked::read(shape)?;
     let generation = definitions::generation();
     // An error leaves it to the call.
     let memory = Area::of_call(c"syncline shape");
     let plans = memory.run(|| Plans::of(asked.shape()?))?;
     memory.outlive_call();
-    let is_short = key.text.len() + asked.definition().len() <= MAX_LENGTH;
+    let is_short = shape.size() + asked.definition().len() <= MAX_LENGTH;
     let mut relations = Vec::new();
     for relation in plans.tracked().map(|tracked| (tracked.relation.oid, tracked.relation.is_partitioned)) {
         if !relations.contains(&relation) {

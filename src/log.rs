@@ -207,7 +207,7 @@ fn read(
                     && target.sees(xid)
                     && let Some(packed) = row.get(4)
                 {
-                    image::with_bytea(packed, |bytes| unpack_behind(bytes, row, after, count, &mut rows));
+                    image::with_bytes(packed, |bytes| unpack_behind(bytes, row, after, count, &mut rows));
                 }
                 xid < to && rows.len() < count
             });

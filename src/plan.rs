@@ -16,6 +16,7 @@ use crate::log::Use;
 use crate::past::Past;
 use crate::pg::relation::{self, Attribute, quoted};
 use crate::pg::spi::Param;
+use crate::pg::function::Jsonb;
 use crate::pg::{image, settings, spi};
 use crate::policy;
 use crate::query::{self, Bound, Driving, Moved, Session, View};
@@ -314,8 +315,8 @@ pub type EachRow<'a> = &'a mut dyn FnMut(&str, &[u8], &[u8]);
 
 /// All rows of a shape in the active snapshot, own changes included; nothing is checked of what
 /// other transactions do meanwhile.
-pub fn scan(text: &str, each: EachRow<'_>) -> Result<()> {
-    let plans = kept::plans(text)?;
+pub fn scan(shape: &Jsonb, each: EachRow<'_>) -> Result<()> {
+    let plans = kept::plans(shape)?;
     settings::pinned(|| {
         for plan in &plans.tables {
             plan.rows(&mut |key, value| each(&plan.name, key, value));

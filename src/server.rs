@@ -1,5 +1,6 @@
 //! The server's side of a cursor: epoch, horizon, barriers.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use pgrx::pg_sys;
@@ -12,19 +13,34 @@ use crate::mutant::{self, Mutant};
 use crate::pg::definitions::Remembered;
 use crate::pg::lookup::{self, Key};
 use crate::pg::relation::{self, internal};
-use crate::pg::{function, rights, settings, snapshot, spi};
+use crate::pg::{function, image, rights, settings, snapshot, spi};
 
 /// The epoch, and the oldest snapshot that log rows and barriers are kept for, as the active snapshot sees them.
 fn state() -> Result<(u64, Snapshot)> {
     let mut state = None;
     // singleton, epoch, horizon
     lookup::rows(internal("state"), &[], &mut |row| {
-        state =
-            row.get(2).map(|horizon| (row.int8(1) as u64, function::output(pg_sys::F_PG_SNAPSHOT_OUT.into(), horizon)));
+        state = row.get(2).map(|horizon| Ok((row.int8(1) as u64, parsed(horizon)?)));
         false
     });
-    let (epoch, horizon) = state.ok_or_else(|| Error::rule("55000", "extension syncline has lost its state"))?;
-    Ok((epoch, horizon.parse()?))
+    state.ok_or_else(|| Error::rule("55000", "extension syncline has lost its state"))?
+}
+
+/// A `pg_snapshot`. The last one is remembered: the horizon is another one only after `sync_prune`.
+fn parsed(datum: pg_sys::Datum) -> Result<Snapshot> {
+    thread_local! {
+        static LAST: RefCell<Option<(Vec<u8>, Snapshot)>> = const { RefCell::new(None) };
+    }
+    image::with_bytes(datum, |bytes| {
+        let known =
+            LAST.with_borrow(|last| last.as_ref().filter(|(known, _)| known == bytes).map(|(_, seen)| seen.clone()));
+        if let Some(seen) = known {
+            return Ok(seen);
+        }
+        let seen: Snapshot = function::output(pg_sys::F_PG_SNAPSHOT_OUT.into(), datum).parse()?;
+        LAST.set(Some((bytes.to_vec(), seen.clone())));
+        Ok(seen)
+    })
 }
 
 /// This call's snapshot, as a position, with the horizon that it sees.
@@ -56,17 +72,18 @@ pub struct Reads {
 
 /// Whether `seen` does not see a barrier over one of the relations, and over these columns if that matters.
 fn unseen_barrier(reads: &[Reads], seen: &Snapshot, any_column: bool) -> bool {
-    let barriers = internal("barrier");
     let mut found = false;
-    for read in reads {
-        // id, relation, xid, columns
-        lookup::rows(barriers, &[Key::oid(2, read.relation)], &mut |row| {
+    // id, relation, xid, columns: all those below are seen, and mostly there is no other.
+    lookup::rows(internal("barrier"), &[Key::xid8_from(3, seen.xmin())], &mut |row| {
+        if let Some(read) = reads.iter().find(|read| read.relation == row.oid(1))
+            && !seen.sees(row.int8(2) as u64)
+        {
             let columns = row.get(3).map(function::int2_array);
             let meets = columns.is_none_or(|columns| columns.iter().any(|c| read.columns.contains(c)));
-            found |= !seen.sees(row.int8(2) as u64) && (any_column || meets);
-            !found
-        });
-    }
+            found |= any_column || meets;
+        }
+        !found
+    });
     found
 }
 

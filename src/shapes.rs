@@ -9,7 +9,7 @@ use syncline_delta::Error;
 use syncline_delta::shape::{Request, Shape};
 
 use crate::error::{Result, unwrap_or_raise};
-use crate::pg::function::{self, Call, entry_point};
+use crate::pg::function::{self, Call, Jsonb, entry_point};
 use crate::pg::settings;
 use crate::pg::spi::{self, Param};
 
@@ -53,31 +53,31 @@ entry_point!(
     syncline_check_shape,
     pg_finfo_syncline_check_shape,
     |call: &mut Call| {
-        unwrap_or_raise(Shape::check_definition(&call.jsonb(0).unwrap_or_default()));
+        unwrap_or_raise(Shape::check_definition(&call.jsonb(0).map_or_else(String::new, |shape| shape.text())));
         pg_sys::Datum::from(0usize)
     }
 );
 
-/// Texts of requests that a backend remembers, and the longest of them.
+/// Requests that a backend remembers, and the longest of them.
 const MAX_KNOWN: usize = 64;
 const MAX_KNOWN_LENGTH: usize = 16 << 10;
 
 thread_local! {
-    /// A server pulls with the same few texts again and again: reading one takes longer than finding nothing new.
-    static KNOWN: RefCell<HashMap<String, Request>> = RefCell::default();
+    /// A server pulls with the same few again and again: reading one takes longer than finding nothing new.
+    static KNOWN: RefCell<HashMap<Jsonb, Request>> = RefCell::default();
 }
 
-fn parse(text: &str) -> Result<Request> {
-    if let Some(request) = KNOWN.with_borrow(|known| known.get(text).cloned()) {
+fn parse(asked: &Jsonb) -> Result<Request> {
+    if let Some(request) = KNOWN.with_borrow(|known| known.get(asked).cloned()) {
         return Ok(request);
     }
-    let request = Request::parse(text)?;
-    if text.len() <= MAX_KNOWN_LENGTH {
+    let request = Request::parse(&asked.text())?;
+    if asked.size() <= MAX_KNOWN_LENGTH {
         KNOWN.with_borrow_mut(|known| {
             if known.len() == MAX_KNOWN {
                 known.clear();
             }
-            known.insert(text.to_owned(), request.clone());
+            known.insert(asked.clone(), request.clone());
         });
     }
     Ok(request)
@@ -92,8 +92,8 @@ pub struct Asked {
 
 impl Asked {
     /// Call it before the settings are pinned.
-    pub fn read(text: &str) -> Result<Self> {
-        let request = parse(text)?;
+    pub fn read(asked: &Jsonb) -> Result<Self> {
+        let request = parse(asked)?;
         let definition = allowed(&request)?;
         Ok(Self { request, definition })
     }

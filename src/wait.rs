@@ -53,7 +53,7 @@ fn wait(call: &Call) -> Result<bool> {
         sleep_until(deadline.min(LAST_LOOK.get().map_or(Instant::now(), |last| last + REST)));
         // Read before the look: what commits during it moves the counter again.
         let counter = transaction::completion_count();
-        if transaction::fresh(|| changes::would_change(since.as_deref(), shape.as_deref()))? {
+        if transaction::fresh(|| changes::would_change(since.as_deref(), shape.as_ref()))? {
             LAST_LOOK.set(Some(Instant::now()));
             return Ok(true);
         }

@@ -63,9 +63,36 @@ impl Call {
         self.arg(n).map(text)
     }
 
-    /// A `jsonb` argument as text.
-    pub fn jsonb(&self, n: usize) -> Option<String> {
-        self.arg(n).map(|datum| output(pg_sys::Oid::from(pg_sys::F_JSONB_OUT), datum))
+    /// A `jsonb` argument.
+    pub fn jsonb(&self, n: usize) -> Option<Jsonb> {
+        self.arg(n).map(Jsonb::of)
+    }
+}
+
+/// A `jsonb` value in its binary form, which tells one from another sooner than its text.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Jsonb(Vec<u32>);
+
+impl Jsonb {
+    fn of(datum: pg_sys::Datum) -> Self {
+        // SAFETY: the datum is a live jsonb; detoasted it has a header of four bytes and is as long as that says.
+        unsafe {
+            let varlena = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());
+            let length = pgrx::varlena::varsize_4b(varlena);
+            let mut words = vec![0; length.div_ceil(size_of::<u32>())];
+            std::ptr::copy_nonoverlapping(varlena.cast::<u8>(), words.as_mut_ptr().cast(), length);
+            Self(words)
+        }
+    }
+
+    /// As JSON.
+    pub fn text(&self) -> String {
+        output(pg_sys::F_JSONB_OUT.into(), pg_sys::Datum::from(self.0.as_ptr()))
+    }
+
+    /// In bytes.
+    pub fn size(&self) -> usize {
+        size_of_val(self.0.as_slice())
     }
 }
 

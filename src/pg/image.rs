@@ -92,9 +92,9 @@ pub fn is_inline(datum: pg_sys::Datum) -> bool {
     }
 }
 
-/// Hands over the bytes of a `bytea` datum where they stand; a copy, where it takes one, goes with the current memory context.
-pub fn with_bytea<T>(datum: pg_sys::Datum, each: impl FnOnce(&[u8]) -> T) -> T {
-    // SAFETY: the datum is a non-null bytea, which lives as long as the tuple that it was read from.
+/// Hands over the bytes of a datum of variable length where they stand; a copy, where it takes one, goes with the current memory context.
+pub fn with_bytes<T>(datum: pg_sys::Datum, each: impl FnOnce(&[u8]) -> T) -> T {
+    // SAFETY: the datum is a non-null varlena, which lives as long as the tuple that it was read from.
     unsafe {
         let stored = datum.cast_mut_ptr();
         let plain = if is_inline(datum) { stored } else { pg_sys::pg_detoast_datum_packed(stored) };

@@ -202,7 +202,7 @@ impl Collected {
         let root = pg_sys::Oid::from(relation.value() as u32);
         let Some(plan) = relations.plan(shapes, root).filter(|_| !self.is_echo) else { return };
         area.run(|| {
-            image::with_bytea(rows, |bytes| unpack(bytes).for_each(|row| self.log_row(&plan, row)));
+            image::with_bytes(rows, |bytes| unpack(bytes).for_each(|row| self.log_row(&plan, row)));
         });
     }
 
