@@ -14,7 +14,7 @@ use crate::pg::snapshot;
 use crate::pg::tuplestore::Tuplestore;
 use crate::plan::Plans;
 use crate::round::{Round, Stop};
-use crate::{kept, server};
+use crate::{direct, kept, server};
 
 entry_point!(
     /// `sync_changes(text, jsonb, integer, integer)`
@@ -158,10 +158,10 @@ fn behind(round: &Round<'_>, place: Option<round::Place>, server: &Server) -> (C
 /// tables that the caller may read.
 pub fn would_change(since: Option<&str>, shape: Option<&Jsonb>) -> Result<bool> {
     let mut found = Found::default();
+    // More than a few rows: fewer are found without a query.
+    let enough = Limits { rows: Some(direct::MOST as u64 + 1), bytes: None };
     let looked = match shape {
-        Some(shape) => {
-            settled(since, shape, &mut Output::new(&mut found, Limits { rows: Some(1), bytes: None })).map(|()| found.0)
-        }
+        Some(shape) => settled(since, shape, &mut Output::new(&mut found, enough)).map(|()| found.0),
         None => anything_new(since),
     };
     match looked {

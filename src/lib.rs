@@ -6,6 +6,7 @@ mod catalog;
 mod changes;
 mod ddl;
 mod digest;
+mod direct;
 mod error;
 mod kept;
 mod log;

@@ -73,6 +73,13 @@ impl<'a> Output<'a> {
         rows.into_iter().chain(bytes).min()
     }
 
+    /// Whether so many changes go in, whose relations, keys and values have so many bytes, and leave room for another one.
+    pub fn has_room_for(&self, changes: usize, bytes: usize) -> bool {
+        let (changes, bytes) = (changes as u64, bytes as u64);
+        self.limits.rows.is_none_or(|most| self.rows + changes < most)
+            && self.limits.bytes.is_none_or(|most| self.bytes + FRAME * changes + bytes < most)
+    }
+
     /// Whether no change goes in any more.
     pub fn is_full(&self) -> bool {
         self.room() == Some(0)

@@ -8,15 +8,17 @@ use syncline_delta::cursor::Identity;
 use syncline_delta::digest::fingerprint;
 use syncline_delta::filter::Filter;
 use syncline_delta::shape::{Shape, Table};
+use syncline_delta::snapshot::{Snapshot, Xid};
 
 use crate::catalog::Tracked;
+use crate::direct::{Direct, Found};
 use crate::error::Result;
 use crate::kept;
 use crate::log::Use;
 use crate::past::Past;
+use crate::pg::function::Jsonb;
 use crate::pg::relation::{self, Attribute, quoted};
 use crate::pg::spi::Param;
-use crate::pg::function::Jsonb;
 use crate::pg::{image, settings, spi};
 use crate::policy;
 use crate::query::{self, Bound, Driving, Moved, Session, View};
@@ -38,6 +40,7 @@ pub struct Plan {
     pub bound: Bound,
     /// Where the versions of its rows are found.
     pub versions: Versions,
+    direct: Option<Direct>,
     key: Object,
     value: Object,
     /// The key as the only columns of a result.
@@ -100,8 +103,9 @@ impl Plans {
             let value = Object::new(columns.iter().enumerate(), true, shape.int8_as_string);
             let key_only = Object::new(tracked.relation.key_columns().enumerate(), false, shape.int8_as_string);
             let versions = Versions::of(tracked.relation.oid);
-            let name = relation;
-            tables.push(Plan { name, tracked, columns, reads: numbers, logged, bound, versions, key, value, key_only });
+            let direct = Direct::of(&tracked, &columns, &filtered, &bound);
+            let (name, reads) = (relation, numbers);
+            tables.push(Plan { name, tracked, columns, reads, logged, bound, versions, direct, key, value, key_only });
         }
         let identity = Identity { shape: fingerprint(&shapes), schema: fingerprint(&schemas) };
         let reads = reads(&tables);
@@ -273,6 +277,24 @@ impl Plan {
     pub fn write(&self, row: &spi::Row<'_>, key: &mut Vec<u8>, value: &mut Vec<u8>) {
         self.key.write(key, |column| row.get(column));
         self.value.write(value, |column| row.get(column));
+    }
+
+    /// Appends the rows of the shape with a version that `seen` does not see, without a query. Whether it could be done so: not for
+    /// more than a few, as they are held in memory.
+    pub fn few<'a>(&'a self, seen: &Snapshot, rows: &mut Vec<Found<'a>>) -> bool {
+        const MOST_BYTES: usize = 1 << 20;
+        let Some(direct) = &self.direct else { return !self.versions.has_new(seen) };
+        let late = seen.xip().iter().map(|&xid| (xid, xid + 1));
+        let ranges: Vec<(Xid, Xid)> = late.chain([(seen.xmax(), Xid::MAX)]).collect();
+        let mut bytes: usize = rows.iter().map(Found::size).sum();
+        direct.read(&ranges, &mut |value| {
+            let mut found = Found { relation: &self.name, key: Vec::new(), value: Vec::new() };
+            self.key.write(&mut found.key, value);
+            self.value.write(&mut found.value, value);
+            bytes += found.size();
+            rows.push(found);
+            bytes <= MOST_BYTES
+        })
     }
 
     /// Writes the key of a row of [`Plan::key_columns`].

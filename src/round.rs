@@ -12,6 +12,7 @@ use syncline_delta::change::Op;
 use syncline_delta::round::{Place, Stage};
 use syncline_delta::snapshot::{Snapshot, Xid};
 
+use crate::direct::Found;
 use crate::log::{self, LogPlace, LogRow, Untold, Use};
 use crate::mutant::{self, Mutant};
 use crate::output::Output;
@@ -74,18 +75,34 @@ impl Round<'_> {
         if self.place.as_ref().is_some_and(|place| (place.stage == Stage::All) != self.since.is_none()) {
             return Err(Error::Cursor { detail: "Its page does not fit the place that it leads from." }.into());
         }
-        let touched = match &self.since {
-            None => Vec::new(),
-            Some(since) => {
-                let touched = server::touched(self.relations(), since);
-                if touched.is_empty() && !self.plans.tables.iter().any(|plan| plan.versions.has_new(since)) {
-                    // Mostly nothing was written. Then it is found without a query, and so without settings.
-                    return Ok(None);
-                }
-                touched
-            }
-        };
+        let touched = self.since.as_ref().map(|since| server::touched(self.relations(), since)).unwrap_or_default();
+        if touched.is_empty() && self.few(page)? {
+            return Ok(None);
+        }
         settings::pinned(|| self.fill(&touched, page))
+    }
+
+    /// Fills the page with a few rows that were written, if nothing else has happened: then no query runs, and no
+    /// setting matters. Mostly there is none at all.
+    fn few(&self, page: &mut Output<'_>) -> Result<bool> {
+        let Some(since) = self.since.as_ref().filter(|_| self.is_exact() && self.place.is_none()) else {
+            return Ok(false);
+        };
+        let mut rows = Vec::new();
+        for plan in &self.plans.tables {
+            let mut read = || plan.few(since, &mut rows);
+            let are_all = if mutant::is(Mutant::SecondSnapshot) { snapshot::with_latest(read) } else { read() };
+            if !are_all {
+                return Ok(false);
+            }
+        }
+        if !page.has_room_for(rows.len(), rows.iter().map(Found::size).sum()) {
+            return Ok(false);
+        }
+        for Found { relation, key, value } in rows {
+            page.put(Op::Upsert, relation, &key, &value)?;
+        }
+        Ok(true)
     }
 
     /// Those that the shape reads.

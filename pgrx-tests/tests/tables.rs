@@ -298,3 +298,46 @@ fn update_that_changes_nothing_sends_nothing() {
     );
     stage.tell(IN_SHAPE, &[("UPDATE t SET f = f", &[r#"upsert {"id": 1}"#])]);
 }
+
+/// A few new rows are read without a query, more of them by one, and so are those of some columns.
+#[test]
+fn few_rows_come_as_many_do() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut stage = Stage::new(&cluster);
+    let shape = r#"{"tables": {"t": {"where": "f = 1"}, "u": {}, "v": {"where": "half > 1.5"}}, "int8": "string"}"#;
+    stage.begin(
+        "few",
+        "CREATE TABLE t (gone int, id bigint PRIMARY KEY, f int, b text, twice int GENERATED ALWAYS AS (f * 2) STORED); \
+         ALTER TABLE t ALTER b SET STORAGE external, DROP COLUMN gone; \
+         CREATE TABLE u (at timestamptz, day date, name varchar(9) PRIMARY KEY, j jsonb); \
+         CREATE TABLE v (id int PRIMARY KEY, half float8); \
+         SELECT sync_track('t', '{f}'), sync_track('u'), sync_track('v', '{half}'); \
+         SET TimeZone = 'Asia/Tokyo'; SET DateStyle = 'German'; SET extra_float_digits = -3",
+    );
+    let mut follower = Follower::new(shape);
+    stage.pull(&mut follower);
+    for (first, last) in [(1, 1), (2, 101), (102, 202), (203, 703)] {
+        let rows = format!("generate_series({first}, {last}) g");
+        stage.run(&format!("INSERT INTO t SELECT g, 1, 'row ' || g FROM {rows}"));
+        assert_eq!(stage.pull(&mut follower).len(), last - first + 1);
+        stage.run(&format!(
+            "INSERT INTO t SELECT 1000 + g, g % 2, NULL FROM {rows}; \
+             INSERT INTO u SELECT now(), '2024-02-29', 'n' || g, '{{\"a\": 1.50}}' FROM {rows}"
+        ));
+        stage.pull(&mut follower);
+        stage.run(&format!("UPDATE t SET b = repeat('x', 30000) WHERE id BETWEEN {first} AND {last}"));
+        assert_eq!(stage.pull(&mut follower).len(), last - first + 1);
+    }
+    stage.run("INSERT INTO v VALUES (1, 1.1), (2, 2.000000000000001); INSERT INTO t VALUES (3000, 1, 'beside it')");
+    assert_eq!(stage.pull(&mut follower).len(), 2);
+    let mut late = cluster.connect();
+    late.batch_execute("SET search_path = few, public; BEGIN; INSERT INTO t VALUES (2001, 1, 'late')").unwrap();
+    stage.run("INSERT INTO t VALUES (2002, 1, 'early'), (2003, 0, 'never')");
+    assert_eq!(stage.pull(&mut follower), [r#"upsert {"id": "2002"}"#]);
+    late.batch_execute("COMMIT").unwrap();
+    stage.run("UPDATE t SET b = 'later' WHERE id = 2002");
+    let mut both = stage.pull(&mut follower);
+    both.sort_unstable();
+    assert_eq!(both, [r#"upsert {"id": "2001"}"#, r#"upsert {"id": "2002"}"#]);
+}

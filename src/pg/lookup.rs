@@ -28,6 +28,12 @@ impl Key {
         Self { column, strategy: pg_sys::BTGreaterEqualStrategyNumber, function: pg_sys::F_INT8GE, value }
     }
 
+    /// A `bigint` column is below this.
+    pub fn int8_below(column: i16, value: u64) -> Self {
+        let value = i64::try_from(value).unwrap_or(i64::MAX).into();
+        Self { column, strategy: pg_sys::BTLessStrategyNumber, function: pg_sys::F_INT8LT, value }
+    }
+
     /// A `bigint` column is this.
     pub fn int8(column: i16, value: u64) -> Self {
         let value = i64::try_from(value).unwrap_or(i64::MAX).into();
@@ -86,7 +92,9 @@ pub fn rows(table: pg_sys::Oid, keys: &[Key], each: &mut dyn FnMut(&Row<'_>) -> 
             scan_keys.push(scan_key);
         }
         let mut columns = [0; relation::MAX_COLUMNS];
-        columns.iter_mut().zip(keys).for_each(|(column, key)| *column = key.column);
+        // One column may be compared twice.
+        let numbers = keys.chunk_by(|one, other| one.column == other.column).map(|keys| keys[0].column);
+        columns.iter_mut().zip(numbers).for_each(|(column, number)| *column = number);
         let index = if keys.is_empty() { None } else { relation::index_on(rel, columns) };
         let scan = pg_sys::systable_beginscan(
             rel,

@@ -107,6 +107,38 @@ fn operator_of(typid: pg_sys::Oid, comparison: Comparison) -> Result<String> {
     }
 }
 
+/// Types whose texts depend on no setting, and whose values are written and compared without an error: but for one that does
+/// not fit into memory.
+const PLAIN: [pg_sys::Oid; 14] = [
+    pg_sys::DATEOID,
+    pg_sys::TIMESTAMPOID,
+    pg_sys::TIMESTAMPTZOID,
+    pg_sys::JSONOID,
+    pg_sys::JSONBOID,
+    pg_sys::BOOLOID,
+    pg_sys::INT2OID,
+    pg_sys::INT4OID,
+    pg_sys::INT8OID,
+    pg_sys::NUMERICOID,
+    pg_sys::TEXTOID,
+    pg_sys::VARCHAROID,
+    pg_sys::BPCHAROID,
+    pg_sys::UUIDOID,
+];
+
+/// Collations that no comparison refuses.
+const PLAIN_COLLATIONS: [pg_sys::Oid; 3] = [pg_sys::InvalidOid, pg_sys::DEFAULT_COLLATION_OID, pg_sys::C_COLLATION_OID];
+
+/// Whether values of a column are written as the same text under all settings, and without an error.
+pub fn is_plain(column: &Attribute) -> bool {
+    PLAIN.contains(&column.storage.typid)
+}
+
+/// Whether they are compared without an error too.
+pub fn is_safe(column: &Attribute) -> bool {
+    is_plain(column) && PLAIN_COLLATIONS.contains(&column.collation)
+}
+
 /// Whether everything that reads values of a type, compares them or writes them as JSON is compiled code: nothing of it runs
 /// queries.
 pub fn is_native(typid: pg_sys::Oid) -> bool {

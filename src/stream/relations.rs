@@ -22,28 +22,6 @@ use crate::plan;
 use crate::query::{self, View};
 use crate::row::Object;
 
-/// Types whose texts depend on no setting, and whose values are written and compared without an error: but for one that does
-/// not fit into memory.
-const PLAIN: [pg_sys::Oid; 14] = [
-    pg_sys::DATEOID,
-    pg_sys::TIMESTAMPOID,
-    pg_sys::TIMESTAMPTZOID,
-    pg_sys::JSONOID,
-    pg_sys::JSONBOID,
-    pg_sys::BOOLOID,
-    pg_sys::INT2OID,
-    pg_sys::INT4OID,
-    pg_sys::INT8OID,
-    pg_sys::NUMERICOID,
-    pg_sys::TEXTOID,
-    pg_sys::VARCHAROID,
-    pg_sys::BPCHAROID,
-    pg_sys::UUIDOID,
-];
-
-/// Collations that no comparison refuses.
-const PLAIN_COLLATIONS: [pg_sys::Oid; 3] = [pg_sys::InvalidOid, pg_sys::DEFAULT_COLLATION_OID, pg_sys::C_COLLATION_OID];
-
 /// What one shape takes of a table.
 pub struct Use {
     /// The shape's place.
@@ -368,10 +346,10 @@ impl<'a> Builder<'a> {
         });
         let uses: Vec<Use> = uses.collect();
         let key_text = Object::new(key.iter().map(|&place| (place, &columns[place])), false, false);
-        let is_plain = |&place: &usize| PLAIN.contains(&columns[place].storage.typid);
+        let is_plain = |&place: &usize| types::is_plain(&columns[place]);
         let is_key_plain = key.iter().all(is_plain);
-        let is_safe = |place: &usize| is_plain(place) && PLAIN_COLLATIONS.contains(&columns[*place].collation);
-        let is_all_plain = (0..columns.len()).all(|place| is_safe(&place));
+        let is_safe = |&place: &usize| types::is_safe(&columns[place]);
+        let is_all_plain = columns.iter().all(types::is_safe);
         let is_selective = |used: &Use| {
             used.taken.as_ref().is_some_and(|taken| taken.condition.is_some() && taken.filter.iter().all(is_safe))
         };
