@@ -52,9 +52,11 @@ OTHER = $(filter-out $(FIRST) $(LAST) upgrade caches,$(sort $(notdir $(basename 
 
 SHORT = $(FIRST) ddl majors relational rights row_security stream stream_handover stream_standby types
 
-# Runs these test files.
+# Runs these test files. Each test has servers of its own and mostly waits for them.
+TESTS_AT_ONCE ?= 2
 tests = set -e; for name in $(1); do \
-	  echo "== $$name, PostgreSQL $(PG)"; cargo test --profile tests -p syncline-tests --test $$name -- --test-threads=1; \
+	  echo "== $$name, PostgreSQL $(PG)"; \
+	  cargo test --profile tests -p syncline-tests --test $$name -- --test-threads=$(TESTS_AT_ONCE); \
 	done
 
 # Installs Debian packages that are not there.
@@ -120,7 +122,7 @@ test-cassert: setup ## builds a server that checks its assertions, and runs the 
 	@echo "== building for it"
 	PGRX_PG_CONFIG_PATH=$(CASSERT)/pg/bin/pg_config CARGO_TARGET_DIR=$(CASSERT)/build cargo build --release -p syncline
 	@set -e; for name in $(FIRST) $(OTHER) oracle; do \
-	  echo "== $$name"; $(ON_CASSERT) cargo test --profile tests -p syncline-tests --test $$name -- --test-threads=1; \
+	  echo "== $$name"; $(ON_CASSERT) cargo test --profile tests -p syncline-tests --test $$name -- --test-threads=$(TESTS_AT_ONCE); \
 	done
 	$(ON_CASSERT) cargo test --profile tests -p syncline-tests --test caches -- --ignored
 	cd clients/js && npm ci --no-audit --no-fund

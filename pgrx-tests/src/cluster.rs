@@ -1,6 +1,7 @@
 //! A server in a folder of its own, on a unix socket only, stopped by its own pid.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use postgres::{Client, Config, NoTls};
 
 use crate::Install;
-use crate::install::{as_server, give, scratch};
+use crate::install::{as_server, give, is_root, repository, scratch};
 
 /// What a cluster starts with unless the caller says otherwise. fsync is off: a test kills processes, not machines.
 const SETTINGS: [(&str, &str); 5] = [
@@ -20,6 +21,9 @@ const SETTINGS: [(&str, &str); 5] = [
     ("max_connections", "60"),
     ("fsync", "off"),
 ];
+
+/// How all clusters are made.
+const INITDB: [&str; 8] = ["-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"];
 
 /// How long a standby or a killed server may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,6 +42,31 @@ fn run(mut command: Command, log: &Path) {
     let status = command.stdout(Stdio::from(output)).stderr(Stdio::from(errors)).status();
     let succeeded = status.as_ref().is_ok_and(|status| status.success());
     assert!(succeeded, "{command:?}: {status:?}\n{}", fs::read_to_string(log).unwrap_or_default());
+}
+
+/// A data folder that `initdb` made for this server, kept below `target/`: it takes ten times as long to make one as to copy it.
+fn template(install: &Install) -> PathBuf {
+    let mut key = DefaultHasher::new();
+    (install.identity(), INITDB, is_root()).hash(&mut key);
+    let kept = repository().join(format!("target/clusters/{:016x}", key.finish()));
+    if !kept.exists() {
+        let fresh = Cluster::new(install, "template");
+        fresh.initialize();
+        let copy = kept.with_extension(std::process::id().to_string());
+        fs::create_dir_all(repository().join("target/clusters")).expect("a folder can be made");
+        copy_all(&fresh.data(), &copy);
+        // Another test may have been faster.
+        if fs::rename(&copy, &kept).is_err() {
+            fs::remove_dir_all(&copy).expect("the copy is ours");
+        }
+    }
+    kept
+}
+
+/// With owners and modes.
+fn copy_all(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(status.is_ok_and(|status| status.success()), "cannot copy {} to {}", from.display(), to.display());
 }
 
 /// Whether a server has a setting.
@@ -98,32 +127,52 @@ impl<'a> Cluster<'a> {
         cluster
     }
 
-    /// What `initdb` makes, and settings.
+    /// A fresh cluster that shares nothing with others: those of [`start`](Self::start) are copies of one, with one system
+    /// identifier.
+    pub fn start_unrelated(install: &'a Install) -> Self {
+        let cluster = Self::new(install, "cluster");
+        cluster.initialize();
+        cluster.configure(&[]);
+        cluster.start_again();
+        cluster
+    }
+
+    /// A copy of what `initdb` makes, and settings.
     fn made(install: &'a Install, settings: &[(&str, &str)]) -> Self {
         let cluster = Self::new(install, "cluster");
-        let mut initdb = as_server(&install.program("initdb"));
-        initdb.args(["-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"]);
-        if install.major() >= 18 {
+        copy_all(&template(install), &cluster.data());
+        cluster.configure(settings);
+        cluster
+    }
+
+    fn initialize(&self) {
+        let mut initdb = as_server(&self.install.program("initdb"));
+        initdb.args(INITDB);
+        if self.install.major() >= 18 {
             // As before 18: pg_upgrade wants both clusters alike.
             initdb.arg("--no-data-checksums");
         }
-        initdb.arg("-D").arg(cluster.data());
-        run(initdb, &cluster.log_path());
-        let file = cluster.data().join("postgresql.conf");
+        initdb.arg("-D").arg(self.data());
+        run(initdb, &self.log_path());
+    }
+
+    fn configure(&self, settings: &[(&str, &str)]) {
+        let file = self.data().join("postgresql.conf");
         let mut text = fs::read_to_string(&file).expect("initdb wrote its configuration");
         for (name, value) in SETTINGS.iter().chain(settings) {
             text.push_str(&format!("{name} = {value}\n"));
         }
         // Newer minor versions let only named libraries decode; older ones do not start with a setting that they do not know.
-        if describes(&install.program("postgres"), "output_plugin_libraries") {
+        if describes(&self.install.program("postgres"), "output_plugin_libraries") {
             text.push_str("output_plugin_libraries = 'pgoutput, test_decoding, syncline'\n");
         }
         fs::write(&file, text).expect("the configuration can be written");
-        cluster
     }
 
     fn new(install: &'a Install, what: &str) -> Self {
-        Self { install, folder: scratch(what), is_running: AtomicBool::new(false) }
+        let cluster = Self { install, folder: scratch(what), is_running: AtomicBool::new(false) };
+        fs::write(cluster.log_path(), "").expect("the folder is ours");
+        cluster
     }
 
     /// The server must have found its own folders, not the system's.

@@ -47,6 +47,7 @@ pub struct Install {
     extension: PathBuf,
     pgxs: PathBuf,
     major: u32,
+    identity: String,
 }
 
 /// A new folder under the system's temporary one that belongs to the user whom servers run as.
@@ -67,7 +68,7 @@ pub(crate) fn give(path: &Path) {
     }
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
@@ -173,6 +174,7 @@ impl Install {
             extension: inside(&share).join("extension"),
             pgxs: ask("--pgxs"),
             major: major(pg_config),
+            identity: format!("{} {}", bin.display(), self::ask(pg_config, "--version")),
             root: root.clone(),
         };
         fs::create_dir_all(&install.bin).expect("a folder can be made");
@@ -228,6 +230,11 @@ impl Install {
     /// PostgreSQL's major version.
     pub fn major(&self) -> u32 {
         self.major
+    }
+
+    /// Which server it is a copy of.
+    pub fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// One of its programs.

@@ -138,7 +138,7 @@ fn constraints_that_wait_for_the_end_leave_what_they_leave() {
             ),
             (
                 "BEGIN; INSERT INTO t VALUES (9, 9, 1, 8); INSERT INTO t VALUES (8, 8, 1, NULL); COMMIT",
-                &[r#"upsert {"id": 9}"#, r#"upsert {"id": 8}"#],
+                &[r#"upsert {"id": 8}"#, r#"upsert {"id": 9}"#],
             ),
             // Three levels of cascade from one row.
             ("DELETE FROM t WHERE id = 2", &[r#"delete {"id": 2}"#, r#"delete {"id": 3}"#, r#"delete {"id": 4}"#]),

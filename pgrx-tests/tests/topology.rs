@@ -247,7 +247,7 @@ fn dump_restored_elsewhere_resets_and_keeps_the_law() {
     // So that versions of the dump lie in the other cluster's future.
     run(&primary, "DO 'BEGIN FOR i IN 1..500 LOOP UPDATE t SET n = i WHERE id = 3; COMMIT; END LOOP; END'");
     let mut client = follower(&primary);
-    let other = Cluster::start(&install);
+    let other = Cluster::start_unrelated(&install);
     primary.dump_into(&other, "postgres");
     assert_eq!(told(&other, &mut client), "reset epoch");
     assert_eq!(told(&other, &mut client), "delta");
