@@ -26,11 +26,31 @@ entry_point!(
 /// one counter in shared memory.
 const TICK: Duration = Duration::from_millis(5);
 
-/// From one look to the next: where somebody commits all the time, one waiter's looks must not take the writers' place.
-const REST: Duration = Duration::from_millis(2);
+/// How long a session rests from one look to the next for each transaction that ended meanwhile, and at most: where somebody commits
+/// all the time, one waiter's looks must not take the writers' place, and where commits are few none has to wait.
+const REST: Duration = Duration::from_millis(1);
+const LONGEST_REST: Duration = Duration::from_millis(10);
 
 thread_local! {
-    static LAST_LOOK: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// When the last look was, and what the counter of transactions was then.
+    static LAST_LOOK: Cell<Option<(Instant, u64)>> = const { Cell::new(None) };
+}
+
+/// Waits until there may be a look, or until the deadline. The counter as it is then.
+fn rest(deadline: Instant) -> u64 {
+    loop {
+        let (now, counter) = (Instant::now(), transaction::completion_count());
+        let moment = LAST_LOOK.get().map_or(now, |(last, before)| {
+            let ended = u32::try_from(counter.wrapping_sub(before)).unwrap_or(u32::MAX);
+            last + LONGEST_REST.min(REST.saturating_mul(ended))
+        });
+        let left = deadline.min(moment).saturating_duration_since(now);
+        if left.is_zero() {
+            LAST_LOOK.set(Some((now, counter)));
+            return counter;
+        }
+        transaction::sleep(left);
+    }
 }
 
 fn wait(call: &Call) -> Result<bool> {
@@ -50,14 +70,11 @@ fn wait(call: &Call) -> Result<bool> {
     }
     let deadline = Instant::now() + timeout;
     loop {
-        sleep_until(deadline.min(LAST_LOOK.get().map_or(Instant::now(), |last| last + REST)));
-        // Read before the look: what commits during it moves the counter again.
-        let counter = transaction::completion_count();
+        // The counter from before the look: what commits during it moves it again.
+        let counter = rest(deadline);
         if transaction::fresh(|| changes::would_change(since.as_deref(), shape.as_ref()))? {
-            LAST_LOOK.set(Some(Instant::now()));
             return Ok(true);
         }
-        LAST_LOOK.set(Some(Instant::now()));
         if !moves_on(counter, deadline) {
             return Ok(false);
         }
@@ -77,16 +94,5 @@ fn moves_on(counter: u64, deadline: Instant) -> bool {
             return false;
         }
         transaction::sleep(TICK.min(left));
-    }
-}
-
-/// A latch that is set meanwhile does not end it.
-fn sleep_until(moment: Instant) {
-    loop {
-        let left = moment.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        transaction::sleep(left);
     }
 }
