@@ -1,6 +1,6 @@
 //! Deltas in pages: what the limits mean, going on after anything, and a giant transaction.
 
-use postgres::Client;
+use postgres::{Client, SimpleQueryMessage};
 use syncline_tests::{Cluster, Install};
 
 const SHAPE: &str = r#"{"tables": {"t": {"where": "f = 1"}}}"#;
@@ -104,6 +104,44 @@ fn documents_keep_their_size() {
     assert_eq!(keys, (1..=1000).collect::<Vec<_>>());
     let large: Vec<_> = sizes.iter().filter(|&&size| size > 2600).collect();
     assert_eq!(large.len(), 1, "{sizes:?}");
+}
+
+/// The memory of a document is that of an earlier one, but never of one that somebody still has.
+#[test]
+fn documents_of_one_statement_are_their_own() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    table(&mut client, 30_000);
+    let pull = |low: &str| {
+        let shape = format!(r#"('{{"tables": {{"t": {{"where": "id > ' || {low} || '"}}}}}}')::jsonb"#);
+        format!("sync_pull(NULL, {shape}, NULL)")
+    };
+    // The text protocol: the document is sent from where it stands. The cursor before its changes may move on.
+    let changes = |text: &str| text[text.find("\"changes\"").expect("a document has its changes")..].to_owned();
+    let rows = |client: &mut Client, list: &str| -> Vec<Vec<String>> {
+        let messages = client.simple_query(&format!("SELECT {list}")).unwrap();
+        let row = |message: &SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => Some((0..row.len()).filter_map(|n| Some(changes(row.get(n)?))).collect()),
+            _ => None,
+        };
+        messages.iter().filter_map(row).collect()
+    };
+    let lows = ["0", "10000", "29999"];
+    let alone = lows.map(|low| rows(&mut client, &pull(low))[0][0].clone());
+    let [all, many, one] = &alone;
+    assert!(all.len() > many.len() && many.len() > 1_000_000 && one.len() < 1_000);
+    for _ in 0..3 {
+        let three = lows.map(pull).join(", ");
+        assert!(rows(&mut client, &three) == [alone.to_vec()], "three sizes");
+        let three = [pull("10000"), pull("10000"), pull("0")].join(", ");
+        assert!(rows(&mut client, &three) == [[many, many, all].map(String::clone)], "one size twice");
+        let each = format!("{} FROM generate_series(0, 10000, 10000) g", pull("g"));
+        assert!(rows(&mut client, &each) == [all, many].map(|document| vec![document.clone()]), "row by row");
+        let failing = format!("SELECT 1 / length(left({}::text, 0))", pull("0"));
+        client.batch_execute(&failing).expect_err("a division by zero");
+        client.batch_execute("SELECT sync_pull(NULL, '{\"tables\": {\"none\": {}}}')").expect_err("no such table");
+    }
 }
 
 /// A page leaves out what changed behind the round's target. Who then pulled in an older snapshot would not be told.

@@ -1,42 +1,103 @@
 //! Bytes in Postgres' memory that become one value where they stand. A document of some megabytes that is copied takes as long
-//! for the fresh memory as for being written.
+//! for the fresh memory as for being written, and so does one whose memory is fresh for each page of a round.
 
-use pgrx::pg_sys;
+use std::cell::Cell;
+use std::ffi::c_void;
+
+use pgrx::{pg_guard, pg_sys};
+
+use super::memory::Area;
 
 /// What is kept free for the header of the value and for what comes before the bytes.
 const ROOM: usize = 512;
 /// The header of a value of any length.
 const HEADER: usize = size_of::<u32>();
 
-/// A text that grows at its end, and in the end gets its beginning.
-pub struct Buffer(pg_sys::StringInfoData);
+/// The most bytes that are kept for the next value: what a page of usual size grows to.
+const MOST_KEPT: i32 = 8 << 20;
+
+thread_local! {
+    /// Memory of a value that nobody has any more.
+    static SPARE: Cell<Option<Box<Memory>>> = const { Cell::new(None) };
+}
+
+/// Bytes that outlive a call.
+struct Memory {
+    info: pg_sys::StringInfoData,
+    area: Area,
+}
+
+impl Memory {
+    fn new() -> Box<Self> {
+        let area = Area::of_call(c"syncline document");
+        area.outlive_call();
+        let mut info = pg_sys::StringInfoData::default();
+        // SAFETY: initialises the struct.
+        area.run(|| unsafe { pg_sys::initStringInfo(&mut info) });
+        Box::new(Self { info, area })
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.area.free();
+    }
+}
+
+/// The context that a value belonged to is emptied: its memory is kept if the next value may be as long.
+#[pg_guard]
+unsafe extern "C-unwind" fn ended(memory: *mut c_void) {
+    // SAFETY: `Buffer::new` registered it with memory that nothing else frees.
+    let memory = unsafe { Box::from_raw(memory.cast::<Memory>()) };
+    let is_used = memory.info.len > memory.info.maxlen / 4;
+    SPARE.set((is_used && memory.info.maxlen <= MOST_KEPT).then_some(memory));
+}
+
+/// A text that grows at its end, and in the end gets its beginning. It lives as long as the memory context that it was made in.
+pub struct Buffer(*mut Memory);
 
 impl Buffer {
-    /// An empty one, in the current memory context.
+    /// An empty one.
     pub fn new() -> Self {
-        let mut buffer = pg_sys::StringInfoData::default();
-        // SAFETY: initialises the struct.
-        unsafe { pg_sys::initStringInfo(&mut buffer) };
-        let mut buffer = Self(buffer);
+        let memory = Box::into_raw(SPARE.take().unwrap_or_else(Memory::new));
+        // SAFETY: the callback is allocated in the context whose end it notices, with room for its fields.
+        unsafe {
+            let callback = pg_sys::palloc0(size_of::<pg_sys::MemoryContextCallback>());
+            let callback = callback.cast::<pg_sys::MemoryContextCallback>();
+            (*callback).func = Some(ended);
+            (*callback).arg = memory.cast();
+            pg_sys::MemoryContextRegisterResetCallback(pg_sys::CurrentMemoryContext, callback);
+        }
+        let mut buffer = Self(memory);
         buffer.clear();
         buffer
     }
 
+    fn info(&self) -> &pg_sys::StringInfoData {
+        // SAFETY: the memory lives as long as the context, and this value no longer.
+        unsafe { &(*self.0).info }
+    }
+
+    fn info_mut(&mut self) -> &mut pg_sys::StringInfoData {
+        // SAFETY: as above, and there is one buffer for it.
+        unsafe { &mut (*self.0).info }
+    }
+
     /// Forgets all bytes.
     pub fn clear(&mut self) {
-        self.0.len = 0;
+        self.info_mut().len = 0;
         self.put(&[0; ROOM]);
     }
 
     /// How many bytes it has.
     pub fn len(&self) -> usize {
-        usize::try_from(self.0.len).unwrap_or(0) - ROOM
+        usize::try_from(self.info().len).unwrap_or(0) - ROOM
     }
 
     /// Appends bytes; an error if there would be a gigabyte of them.
     pub fn put(&mut self, bytes: &[u8]) {
         let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
-        let out = &mut self.0;
+        let out = self.info_mut();
         if length >= out.maxlen - out.len {
             // SAFETY: the struct is initialised; what was put stays.
             unsafe { pg_sys::enlargeStringInfo(out, length) };
@@ -57,7 +118,7 @@ impl Buffer {
         }
         // SAFETY: the memory has what was put into it: room and bytes, and as much more as the head is longer than the room.
         unsafe {
-            let data = self.0.data.cast::<u8>();
+            let data = self.info().data.cast::<u8>();
             std::ptr::copy(data.add(ROOM), data.add(start), length);
             std::ptr::copy_nonoverlapping(head.as_ptr(), data.add(HEADER), head.len());
             pgrx::varlena::set_varsize_4b(data.cast(), i32::try_from(start + length).unwrap_or(i32::MAX));
