@@ -30,6 +30,9 @@ entry_point!(
 /// The most bytes that are kept of a row, with room for the header: one datum ends at 1 GB.
 const MAX_OLD: usize = (1 << 30) - (1 << 10);
 
+/// The most bytes of it that stay allocated.
+const MAX_KEPT: usize = 1 << 16;
+
 /// A key or filter column of the relation at hand.
 struct Logged {
     here: i16,
@@ -53,6 +56,8 @@ pub struct Layout {
 
 thread_local! {
     static LAYOUTS: RefCell<HashMap<pg_sys::Oid, Rc<Layout>>> = RefCell::default();
+    /// Memory for what is kept of a row.
+    static OLD: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     /// The transaction that the count of log rows belongs to.
     static COUNT: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
 }
@@ -157,7 +162,9 @@ fn next_count(xid: u64) -> Result<u32> {
 }
 
 fn write(row: &RowEvent<'_>, layout: &Layout, xid: u64, kind: u8, tuple: Tuple) -> Result<()> {
-    let mut old = Vec::with_capacity(64);
+    // Kept from row to row: a statement may delete a million.
+    let mut old = OLD.take();
+    old.clear();
     for column in &layout.columns {
         image::encode(&mut old, column.tracked, column.storage, row.value(tuple, column.here));
     }
@@ -171,5 +178,6 @@ fn write(row: &RowEvent<'_>, layout: &Layout, xid: u64, kind: u8, tuple: Tuple) 
     }
     let seq = sequence(tuple.made_by(), kind == b'e', next_count(xid)?);
     pending::add(layout.log, layout.root, Packed { seq, kind, old: &old });
+    OLD.set(if old.capacity() <= MAX_KEPT { old } else { Vec::new() });
     Ok(())
 }

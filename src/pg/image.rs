@@ -27,9 +27,8 @@ pub fn encode(out: &mut Vec<u8>, attribute: i16, storage: Storage, value: Option
         out.extend_from_slice(bytes);
     };
     if storage.by_value {
-        let mut word = Vec::with_capacity(8);
-        varint::put_signed(&mut word, datum.value() as i64);
-        return append(&word);
+        let (word, length) = varint::signed_bytes(datum.value() as i64);
+        return append(&word[..length]);
     }
     // SAFETY: the datum is a live value of a type stored as `storage` says: a varlena is made plain first,
     // a C string ends with a zero byte, any other has `length` bytes.

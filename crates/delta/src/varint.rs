@@ -31,13 +31,12 @@ pub fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-/// Appends a number with its sign, mostly zero or small, as the bytes that tell it.
-pub fn put_signed(out: &mut Vec<u8>, word: i64) {
-    let mut length = 8;
-    while length > 0 && sign_extended(word, length - 1) == word {
-        length -= 1;
-    }
-    out.extend_from_slice(&word.to_le_bytes()[..length]);
+/// The bytes that tell a number with its sign, mostly zero or small: the first of these, and how many they are.
+pub fn signed_bytes(word: i64) -> ([u8; 8], usize) {
+    // One bit for the sign beside those that differ from it.
+    let bits = 64 - (word ^ (word >> 63)).leading_zeros() as usize;
+    let length = if word == 0 { 0 } else { bits / 8 + 1 };
+    (word.to_le_bytes(), length)
 }
 
 /// The number that these bytes tell, of which there are at most eight.
@@ -71,9 +70,12 @@ mod tests {
 
         #[test]
         fn signed_numbers_are_told_by_their_last_bytes(number: i64, shift in 0..64u32) {
-            let mut out = Vec::new();
-            super::put_signed(&mut out, number >> shift);
-            prop_assert_eq!(super::signed(&out), Some(number >> shift));
+            let number = number >> shift;
+            let (bytes, length) = super::signed_bytes(number);
+            prop_assert_eq!(super::signed(&bytes[..length]), Some(number));
+            if length > 0 {
+                prop_assert_ne!(super::signed(&bytes[..length - 1]), Some(number), "fewer would not do");
+            }
         }
     }
 }
