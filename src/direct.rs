@@ -27,6 +27,9 @@ pub struct Direct {
     columns: Vec<i16>,
 }
 
+/// A row: from a column's place among those that are sent to its value.
+pub type Values<'a> = &'a dyn Fn(usize) -> Option<pg_sys::Datum>;
+
 /// A row as it is sent.
 pub struct Found<'a> {
     /// The table, as it is named in the output.
@@ -57,23 +60,21 @@ impl Direct {
         if !serves {
             return None;
         }
-        let condition = || Condition::compile(relation.oid, &bound.node.sql("t", View::NOW), &bound.params);
+        let sql = bound.node.sql("t", View::NOW);
+        let condition = || Condition::compile(relation.oid, &sql, &bound.params);
         Some(Self {
             table: relation.oid,
             version: relation.version()?.number,
-            condition: (!filter.is_empty()).then(condition),
+            // One that reads no column is one all the same.
+            condition: (sql != "TRUE").then(condition),
             filter: filter.iter().map(|column| column.number).collect(),
             columns: columns.iter().map(|column| column.number).collect(),
         })
     }
 
-    /// Passes the rows with a version in one of these ranges that meet the condition to `each`, as a function from a place among the
-    /// columns to a value, until that returns false. Whether those were all: there may be too many.
-    pub fn read(
-        &self,
-        ranges: &[(Xid, Xid)],
-        each: &mut dyn FnMut(&dyn Fn(usize) -> Option<pg_sys::Datum>) -> bool,
-    ) -> bool {
+    /// Passes the rows with a version in one of these ranges that meet the condition to `each`, until that returns false. Whether
+    /// those were all: there may be too many.
+    pub fn read(&self, ranges: &[(Xid, Xid)], each: &mut dyn FnMut(Values<'_>) -> bool) -> bool {
         let (mut count, mut go_on) = (0, true);
         for &(from, to) in ranges {
             let keys = [Key::int8_from(self.version, from), Key::int8_below(self.version, to)];

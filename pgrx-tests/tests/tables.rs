@@ -341,3 +341,18 @@ fn few_rows_come_as_many_do() {
     both.sort_unstable();
     assert_eq!(both, [r#"upsert {"id": "2001"}"#, r#"upsert {"id": "2002"}"#]);
 }
+
+/// A condition that reads no column is one all the same.
+#[test]
+fn few_rows_of_a_constant_condition_are_all_or_none() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut stage = Stage::new(&cluster);
+    stage.begin("constant", "CREATE TABLE t (id int PRIMARY KEY); SELECT sync_track('t')");
+    let shape = |condition: &str| format!(r#"{{"tables": {{"t": {{"where": "{condition}"}}}}}}"#);
+    let none: [&[&str]; 2] = [&[], &[]];
+    let all: [&[&str]; 2] = [&[r#"upsert {"id": 1}"#], &[r#"delete {"id": 1}"#]];
+    for (condition, [came, went]) in [("false", none), ("NOT true", none), ("true", all), ("NOT false", all)] {
+        stage.tell(&shape(condition), &[("INSERT INTO t VALUES (1)", came), ("DELETE FROM t", went)]);
+    }
+}
