@@ -208,3 +208,36 @@ fn filter_columns_of_any_name_are_kept_when_tracking_is_widened() {
     client.batch_execute(r#"UPDATE t SET "größe" = 2"#).unwrap();
     assert_eq!(follower.pull(&mut client), ["delete {\"id\": 1}"]);
 }
+
+/// A row at a level that takes a value just as this leaves an inner level was not in before, whatever its new value was then.
+#[test]
+fn value_that_left_tells_nothing_of_rows_that_took_it_since() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    client
+        .batch_execute(
+            "CREATE EXTENSION syncline;
+             CREATE TABLE teams (id int PRIMARY KEY, is_open boolean NOT NULL);
+             CREATE TABLE projects (id int PRIMARY KEY, team int NOT NULL);
+             CREATE TABLE members (issue int PRIMARY KEY);
+             CREATE TABLE issues (id int PRIMARY KEY, project int NOT NULL);
+             SELECT sync_track('teams', '{is_open}', true), sync_track('projects', '{team}', true),
+                    sync_track('members', '{}', true), sync_track('issues', '{project}');
+             INSERT INTO teams VALUES (1, true), (2, false);
+             INSERT INTO projects VALUES (10, 2), (11, 1);
+             INSERT INTO issues VALUES (100, 10), (110, 11)",
+        )
+        .unwrap();
+    let open = "project IN (SELECT id FROM projects WHERE team IN (SELECT id FROM teams WHERE is_open))";
+    let condition = format!("id IN (SELECT issue FROM members) OR {open}");
+    let mut follower = Follower::new(&format!(r#"{{"tables": {{"issues": {{"where": "{condition}"}}}}}}"#));
+    assert_eq!(follower.pull(&mut client), ["reset start", r#"upsert {"id": 110}"#]);
+    client
+        .batch_execute(
+            "UPDATE projects SET team = 1 WHERE id = 10; UPDATE teams SET is_open = false WHERE id = 1; \
+             INSERT INTO members VALUES (100)",
+        )
+        .unwrap();
+    assert_eq!(follower.pull(&mut client), [r#"delete {"id": 110}"#, r#"upsert {"id": 100}"#]);
+}

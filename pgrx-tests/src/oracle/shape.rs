@@ -16,7 +16,7 @@ pub struct Followed {
 }
 
 /// Filters of `issues` as a shape says them and as we would; `$1` is the shape's parameter.
-const ISSUES: [(&str, &str); 9] = [
+const ISSUES: [(&str, &str); 10] = [
     ("project_id = $1", "project_id = {p}"),
     ("state IN ('open', 'todo')", "state = 'open' OR state = 'todo'"),
     ("project_id <> 2 AND NOT state = 'done'", "project_id <> 2 AND state <> 'done'"),
@@ -26,6 +26,7 @@ const ISSUES: [(&str, &str); 9] = [
     ("project_id = $1 AND state NOT IN ('done')", "project_id = {p} AND state <> 'done'"),
     ("NOT (project_id = $1 OR state = 'open')", "project_id <> {p} AND state <> 'open'"),
     ("TRUE", "true"),
+    ("NOT TRUE", "false"),
 ];
 
 /// The same for `items`.
