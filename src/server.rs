@@ -147,11 +147,17 @@ fn readable_tables() -> Vec<Reads> {
 pub fn touched(relations: impl Iterator<Item = pg_sys::Oid>, seen: &Snapshot) -> Vec<pg_sys::Oid> {
     let log = internal("log");
     // relation, xid
-    let has = |relation, key| lookup::has(log, &[Key::oid(1, relation), key]);
-    let is_touched = |&relation: &pg_sys::Oid| {
-        has(relation, Key::xid8_from(2, seen.xmax())) || seen.xip().iter().any(|&xid| has(relation, Key::xid8(2, xid)))
+    let is_touched = |relation: Key| {
+        let has = |key| lookup::has(log, &[relation, key]);
+        has(Key::xid8_from(2, seen.xmax())) || seen.xip().iter().any(|&xid| has(Key::xid8(2, xid)))
     };
-    relations.filter(is_touched).collect()
+    let mut relations: Vec<pg_sys::Oid> = relations.collect();
+    // Mostly none of them has.
+    if relations.len() > 1 && !is_touched(Key::one_of(1, &relations)) {
+        return Vec::new();
+    }
+    relations.retain(|&relation| is_touched(Key::oid(1, relation)));
+    relations
 }
 
 /// The versions of a table's rows.

@@ -13,53 +13,61 @@ pub struct Key {
     strategy: u32,
     function: u32,
     value: pg_sys::Datum,
+    /// `SK_SEARCHARRAY`, if the value is an array and any of its members will do: only an index can tell that.
+    flags: u32,
 }
 
 /// Values of `bigint` and `xid8` are 64-bit words both.
 impl Key {
+    fn new(column: i16, strategy: u32, function: u32, value: pg_sys::Datum) -> Self {
+        Self { column, strategy, function, value, flags: 0 }
+    }
+
     /// An `oid` column is this one.
     pub fn oid(column: i16, value: pg_sys::Oid) -> Self {
-        Self { column, strategy: pg_sys::BTEqualStrategyNumber, function: pg_sys::F_OIDEQ, value: value.into() }
+        Self::new(column, pg_sys::BTEqualStrategyNumber, pg_sys::F_OIDEQ, value.into())
+    }
+
+    /// An `oid` column that an index leads with is one of these. The array is made in the current memory context.
+    pub fn one_of(column: i16, values: &[pg_sys::Oid]) -> Self {
+        let array = pgrx::IntoDatum::into_datum(values.to_vec()).unwrap_or(pg_sys::Datum::from(0usize));
+        let key = Self::new(column, pg_sys::BTEqualStrategyNumber, pg_sys::F_OIDEQ, array);
+        Self { flags: pg_sys::SK_SEARCHARRAY, ..key }
     }
 
     /// A `bigint` column is not below this.
     pub fn int8_from(column: i16, value: u64) -> Self {
         let value = i64::try_from(value).unwrap_or(i64::MAX).into();
-        Self { column, strategy: pg_sys::BTGreaterEqualStrategyNumber, function: pg_sys::F_INT8GE, value }
+        Self::new(column, pg_sys::BTGreaterEqualStrategyNumber, pg_sys::F_INT8GE, value)
     }
 
     /// A `bigint` column is below this.
     pub fn int8_below(column: i16, value: u64) -> Self {
         let value = i64::try_from(value).unwrap_or(i64::MAX).into();
-        Self { column, strategy: pg_sys::BTLessStrategyNumber, function: pg_sys::F_INT8LT, value }
+        Self::new(column, pg_sys::BTLessStrategyNumber, pg_sys::F_INT8LT, value)
     }
 
     /// A `bigint` column is this.
     pub fn int8(column: i16, value: u64) -> Self {
         let value = i64::try_from(value).unwrap_or(i64::MAX).into();
-        Self { column, strategy: pg_sys::BTEqualStrategyNumber, function: pg_sys::F_INT8EQ, value }
+        Self::new(column, pg_sys::BTEqualStrategyNumber, pg_sys::F_INT8EQ, value)
     }
 
     /// A `bigint` column is above this.
     pub fn int8_above(column: i16, value: i64) -> Self {
         let value = value.into();
-        Self { column, strategy: pg_sys::BTGreaterStrategyNumber, function: pg_sys::F_INT8GT, value }
+        Self::new(column, pg_sys::BTGreaterStrategyNumber, pg_sys::F_INT8GT, value)
     }
 
     /// An `xid8` column is not below this.
     pub fn xid8_from(column: i16, value: u64) -> Self {
         let value = pg_sys::Datum::from(value);
-        Self { column, strategy: pg_sys::BTGreaterEqualStrategyNumber, function: pg_sys::F_XID8GE, value }
+        Self::new(column, pg_sys::BTGreaterEqualStrategyNumber, pg_sys::F_XID8GE, value)
     }
 
     /// An `xid8` column is this.
     pub fn xid8(column: i16, value: u64) -> Self {
-        Self {
-            column,
-            strategy: pg_sys::BTEqualStrategyNumber,
-            function: pg_sys::F_XID8EQ,
-            value: pg_sys::Datum::from(value),
-        }
+        Self::new(column, pg_sys::BTEqualStrategyNumber, pg_sys::F_XID8EQ, pg_sys::Datum::from(value))
     }
 }
 
@@ -89,6 +97,7 @@ pub fn rows(table: pg_sys::Oid, keys: &[Key], each: &mut dyn FnMut(&Row<'_>) -> 
             let mut scan_key = pg_sys::ScanKeyData::default();
             let strategy = key.strategy as pg_sys::StrategyNumber;
             pg_sys::ScanKeyInit(&mut scan_key, key.column, strategy, key.function.into(), key.value);
+            scan_key.sk_flags |= key.flags as i32;
             scan_keys.push(scan_key);
         }
         let mut columns = [0; relation::MAX_COLUMNS];
@@ -96,6 +105,7 @@ pub fn rows(table: pg_sys::Oid, keys: &[Key], each: &mut dyn FnMut(&Row<'_>) -> 
         let numbers = keys.chunk_by(|one, other| one.column == other.column).map(|keys| keys[0].column);
         columns.iter_mut().zip(numbers).for_each(|(column, number)| *column = number);
         let index = if keys.is_empty() { None } else { relation::index_on(rel, columns) };
+        assert!(index.is_some() || keys.iter().all(|key| key.flags == 0), "an index leads with the column");
         let scan = pg_sys::systable_beginscan(
             rel,
             index.unwrap_or(pg_sys::InvalidOid),
