@@ -4,6 +4,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -49,13 +50,15 @@ fn template(install: &Install) -> PathBuf {
     let mut key = DefaultHasher::new();
     (install.identity(), INITDB, is_root()).hash(&mut key);
     let kept = repository().join(format!("target/clusters/{:016x}", key.finish()));
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _alone = MAKING.lock();
     if !kept.exists() {
         let fresh = Cluster::new(install, "template");
         fresh.initialize();
         let copy = kept.with_extension(std::process::id().to_string());
         fs::create_dir_all(repository().join("target/clusters")).expect("a folder can be made");
         copy_all(&fresh.data(), &copy);
-        // Another test may have been faster.
+        // Another program may have been faster.
         if fs::rename(&copy, &kept).is_err() {
             fs::remove_dir_all(&copy).expect("the copy is ours");
         }
