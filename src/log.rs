@@ -129,8 +129,8 @@ fn precedes(one: &Place, other: &Place) -> bool {
 /// All log rows that `seen` does not see, with the keys' texts.
 fn each_key(used: &Use<'_>, seen: &Snapshot, mut each: impl FnMut(Vec<u8>, LogRow)) -> Result<(), Untold> {
     let relation = used.relation.oid;
-    // Newer than every snapshot: what is visible is seen.
-    let all = Snapshot::new(Xid::MAX, []);
+    // What is visible is seen.
+    let all = Snapshot::everything();
     let log = internal("log");
     let segments = segments(log, relation, seen, &all);
     let mut memory = Scratch::new();

@@ -8,7 +8,7 @@ use syncline_delta::cursor::Identity;
 use syncline_delta::digest::fingerprint;
 use syncline_delta::filter::Filter;
 use syncline_delta::shape::{Shape, Table};
-use syncline_delta::snapshot::{Snapshot, Xid};
+use syncline_delta::snapshot::Snapshot;
 
 use crate::catalog::Tracked;
 use crate::direct::{Direct, Found};
@@ -23,7 +23,7 @@ use crate::pg::{image, settings, spi};
 use crate::policy;
 use crate::query::{self, Bound, Driving, Moved, Session, View};
 use crate::row::Object;
-use crate::server::{Reads, Versions};
+use crate::server::{self, Reads, Versions};
 
 /// One table of a shape.
 pub struct Plan {
@@ -284,8 +284,7 @@ impl Plan {
     pub fn few<'a>(&'a self, seen: &Snapshot, rows: &mut Vec<Found<'a>>) -> bool {
         const MOST_BYTES: usize = 1 << 20;
         let Some(direct) = &self.direct else { return !self.versions.has_new(seen) };
-        let late = seen.xip().iter().map(|&xid| (xid, xid + 1));
-        let ranges: Vec<(Xid, Xid)> = late.chain([(seen.xmax(), Xid::MAX)]).collect();
+        let ranges = server::segments(seen, &Snapshot::everything(), |_| true);
         let mut bytes: usize = rows.iter().map(Found::size).sum();
         direct.read(&ranges, &mut |value| {
             let mut found = Found { relation: &self.name, key: Vec::new(), value: Vec::new() };

@@ -29,11 +29,12 @@ struct Memory {
 
 impl Memory {
     fn new() -> Box<Self> {
+        // An error leaves it to the call.
         let area = Area::of_call(c"syncline document");
-        area.outlive_call();
         let mut info = pg_sys::StringInfoData::default();
         // SAFETY: initialises the struct.
         area.run(|| unsafe { pg_sys::initStringInfo(&mut info) });
+        area.outlive_call();
         Box::new(Self { info, area })
     }
 }
@@ -59,15 +60,17 @@ pub struct Buffer(*mut Memory);
 impl Buffer {
     /// An empty one.
     pub fn new() -> Self {
-        let memory = Box::into_raw(SPARE.take().unwrap_or_else(Memory::new));
-        // SAFETY: the callback is allocated in the context whose end it notices, with room for its fields.
-        unsafe {
+        // SAFETY: the callback is allocated in the context whose end it notices, with room for its fields. Behind that nothing
+        // fails before it is registered: what it frees would stay.
+        let memory = unsafe {
             let callback = pg_sys::palloc0(size_of::<pg_sys::MemoryContextCallback>());
             let callback = callback.cast::<pg_sys::MemoryContextCallback>();
+            let memory = Box::into_raw(SPARE.take().unwrap_or_else(Memory::new));
             (*callback).func = Some(ended);
             (*callback).arg = memory.cast();
             pg_sys::MemoryContextRegisterResetCallback(pg_sys::CurrentMemoryContext, callback);
-        }
+            memory
+        };
         let mut buffer = Self(memory);
         buffer.clear();
         buffer

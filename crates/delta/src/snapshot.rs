@@ -60,6 +60,11 @@ impl Snapshot {
         Self::new(0, [])
     }
 
+    /// Newer than every snapshot.
+    pub fn everything() -> Self {
+        Self::new(Xid::MAX, [])
+    }
+
     /// Whether it sees nothing at all, as a client that starts.
     pub fn is_empty(&self) -> bool {
         self.xmax == 0
