@@ -33,8 +33,8 @@ entry_point!(
     syncline_sync_pull,
     pg_finfo_syncline_sync_pull,
     |call: &mut Call| {
-        let mut document = Document::new();
         let limits = Limits { bytes: limit(call, 2, "max_bytes"), rows: limit(call, 3, "max_rows") };
+        let mut document = Document::new(limits);
         pull(call, limits, &mut document);
         unwrap_or_raise(document.finish())
     }

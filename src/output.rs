@@ -127,41 +127,66 @@ const MAX_DOCUMENT: usize = 1 << 30;
 /// The delta as one JSON document.
 pub struct Document {
     changes: Buffer,
-    /// The relation of the last change, as JSON.
-    relation: (String, Vec<u8>),
+    /// What the last change began with, up to its key.
+    beginning: Beginning,
     reset: bool,
     up_to_date: bool,
     cursor: String,
 }
 
+/// `, {"op": "upsert", "relation": "issues"`: the same for many changes in a row.
+#[derive(Default)]
+struct Beginning {
+    of: Option<(Op, String)>,
+    text: Vec<u8>,
+}
+
+impl Beginning {
+    fn set(&mut self, op: Op, relation: &str) {
+        if self.of.as_ref().is_some_and(|of| of.0 == op && of.1 == relation) {
+            return;
+        }
+        self.text.clear();
+        self.text.extend_from_slice(b", {\"op\": \"");
+        self.text.extend_from_slice(op.as_str().as_bytes());
+        self.text.push(b'"');
+        if !relation.is_empty() {
+            self.text.extend_from_slice(b", \"relation\": ");
+            json::string(&mut self.text, relation.as_bytes());
+        }
+        self.of = Some((op, relation.to_owned()));
+    }
+}
+
 impl Document {
-    /// An empty one, in the current memory context.
-    pub fn new() -> Self {
-        let relation = (String::new(), Vec::new());
-        Self { changes: Buffer::new(), relation, reset: false, up_to_date: false, cursor: String::new() }
+    /// An empty one, in the current memory context, for a page of so much.
+    pub fn new(limits: Limits) -> Self {
+        // A change may be longer than what is counted, and the last one exceeds the limit.
+        let expected = limits.bytes.and_then(|most| usize::try_from(most + most / 8).ok());
+        Self {
+            changes: Buffer::new(expected.unwrap_or(0)),
+            beginning: Beginning::default(),
+            reset: false,
+            up_to_date: false,
+            cursor: String::new(),
+        }
     }
 
     /// A `json` datum of it.
     pub fn finish(self) -> Result<pg_sys::Datum> {
         let Self { mut changes, reset, up_to_date, cursor, .. } = self;
-        let head =
-            format!("{{\"cursor\": \"{cursor}\", \"up_to_date\": {up_to_date}, \"reset\": {reset}, \"changes\": [");
+        let mut head =
+            format!("{{\"cursor\": \"{cursor}\", \"up_to_date\": {up_to_date}, \"reset\": {reset}, \"changes\": ");
+        // With so many blanks the changes stay where they are.
+        while head.len() % 4 != 3 {
+            head.push(' ');
+        }
+        head.push('[');
         if head.len() + changes.len() + 2 > MAX_DOCUMENT - 1024 {
             return Err(Error::Limit { what: "delta", limit: MAX_DOCUMENT });
         }
-        changes.put(b"]}");
+        changes.put(&[b"]}"]);
         Ok(changes.into_text(head.as_bytes()))
-    }
-
-    fn put_relation(&mut self, relation: &str) {
-        let (last, text) = &mut self.relation;
-        if last != relation {
-            text.clear();
-            json::string(text, relation.as_bytes());
-            relation.clone_into(last);
-        }
-        self.changes.put(b", \"relation\": ");
-        self.changes.put(text);
     }
 }
 
@@ -173,19 +198,12 @@ impl Sink for Document {
         if length + key.len() + value.len() > MAX_DOCUMENT - (1 << 20) {
             return Err(Error::Limit { what: "delta", limit: MAX_DOCUMENT });
         }
-        self.changes.put(if length == 0 { b"{\"op\": \"" } else { b", {\"op\": \"" });
-        self.changes.put(op.as_str().as_bytes());
-        self.changes.put(b"\"");
-        if !relation.is_empty() {
-            self.put_relation(relation);
-        }
-        for (name, text) in [(b", \"key\": ".as_slice(), key), (b", \"value\": ", value)] {
-            if !text.is_empty() {
-                self.changes.put(name);
-                self.changes.put(text);
-            }
-        }
-        self.changes.put(b"}");
+        self.beginning.set(op, relation);
+        // No comma before the first one.
+        let beginning = &self.beginning.text[if length == 0 { 2 } else { 0 }..];
+        let name = |name: &'static [u8], text: &[u8]| if text.is_empty() { &[] } else { name };
+        let (key_name, value_name) = (name(b", \"key\": ", key), name(b", \"value\": ", value));
+        self.changes.put(&[beginning, key_name, key, value_name, value, b"}"]);
         Ok(())
     }
 

@@ -56,6 +56,7 @@ enum Writer {
 /// A member of the JSON object: which result column, under which name.
 struct Member {
     column: usize,
+    /// With what stands around it.
     name: Vec<u8>,
     writer: Writer,
 }
@@ -75,7 +76,7 @@ impl Object {
         let members = columns
             .into_iter()
             .map(|(column, attribute)| {
-                let mut name = Vec::new();
+                let mut name = b", ".to_vec();
                 json::string(&mut name, attribute.name.as_bytes());
                 name.extend_from_slice(b": ");
                 Member { column, name, writer: Writer::of(attribute.storage.typid, int8_as_string) }
@@ -98,10 +99,8 @@ impl Object {
     ) {
         out.push(b'{');
         for (i, member) in self.members.iter().filter(|member| is_known(member.column)).enumerate() {
-            if i > 0 {
-                out.extend_from_slice(b", ");
-            }
-            out.extend_from_slice(&member.name);
+            // No comma before the first one.
+            out.extend_from_slice(&member.name[if i == 0 { 2 } else { 0 }..]);
             match value(member.column) {
                 None => out.extend_from_slice(b"null"),
                 Some(datum) => member.writer.write(out, datum),

@@ -123,11 +123,14 @@ impl Scan<'_> {
             let (mut count, mut last, mut result) = (0, None, Ok(()));
             query.run(&mut |row| {
                 count += 1;
-                result = each(page, row);
+                if let Err(error) = each(page, row) {
+                    result = Err(error);
+                    return false;
+                }
                 if page.is_full() || room == Some(count) {
                     last = Some(self.order.values(row, width));
                 }
-                result.is_ok() && !page.is_full()
+                !page.is_full()
             });
             result?;
             if page.is_full() {

@@ -1,6 +1,7 @@
 //! Deltas in pages: what the limits mean, going on after anything, and a giant transaction.
 
 use postgres::{Client, SimpleQueryMessage};
+use serde_json::Value;
 use syncline_tests::{Cluster, Install};
 
 const SHAPE: &str = r#"{"tables": {"t": {"where": "f = 1"}}}"#;
@@ -106,7 +107,7 @@ fn documents_keep_their_size() {
     assert_eq!(large.len(), 1, "{sizes:?}");
 }
 
-/// The memory of a document is that of an earlier one, but never of one that somebody still has.
+/// A document is made in memory that it then keeps.
 #[test]
 fn documents_of_one_statement_are_their_own() {
     let install = Install::new();
@@ -142,6 +143,37 @@ fn documents_of_one_statement_are_their_own() {
         client.batch_execute(&failing).expect_err("a division by zero");
         client.batch_execute("SELECT sync_pull(NULL, '{\"tables\": {\"none\": {}}}')").expect_err("no such table");
     }
+}
+
+/// What comes before the changes is written behind them, into room that was left for it; a long cursor needs more.
+#[test]
+fn document_has_room_for_any_cursor() {
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    table(&mut client, 100);
+    let mut writers: Vec<Client> = (0..8).map(|_| cluster.connect()).collect();
+    for writer in &mut writers {
+        writer.batch_execute("BEGIN").unwrap();
+    }
+    let mut lengths = Vec::new();
+    for n in 0..400 {
+        // The id of a transaction that stays open, and of one that does not: no range stands for several.
+        writers[n % 8].batch_execute(&format!("SAVEPOINT s; INSERT INTO t VALUES ({}, 0)", 1000 + n)).unwrap();
+        client.batch_execute("UPDATE t SET f = 1, note = note || '.' WHERE id = 100").unwrap();
+        if n % 40 > 0 {
+            continue;
+        }
+        let row = client.query_one("SELECT sync_pull(NULL, $1::text::jsonb)::text", &[&SHAPE]).unwrap();
+        let document: Value = serde_json::from_str(row.get(0)).expect("it is JSON");
+        let changes = document["changes"].as_array().expect("it has changes");
+        assert_eq!(changes.len(), 101, "a reset and all rows");
+        assert_eq!(changes[100]["value"]["note"].as_str().map(str::len), Some(4 + n + 1));
+        let cursor = document["cursor"].as_str().expect("it has a cursor");
+        assert!(page(&mut client, Some(cursor), None).ops.is_empty(), "nothing since then");
+        lengths.push(cursor.len());
+    }
+    assert!(lengths[0] < 200 && lengths[9] > 512, "{lengths:?}");
 }
 
 /// A page leaves out what changed behind the round's target. Who then pulled in an older snapshot would not be told.

@@ -1,131 +1,113 @@
-//! Bytes in Postgres' memory that become one value where they stand. A document of some megabytes that is copied takes as long
-//! for the fresh memory as for being written, and so does one whose memory is fresh for each page of a round.
+//! Bytes in Postgres' memory that become one value where they stand: a document of some megabytes takes as long to be copied as
+//! to be written.
 
-use std::cell::Cell;
-use std::ffi::c_void;
+use std::sync::Once;
 
-use pgrx::{pg_guard, pg_sys};
-
-use super::memory::Area;
+use pgrx::pg_sys;
 
 /// What is kept free for the header of the value and for what comes before the bytes.
 const ROOM: usize = 512;
-/// The header of a value of any length.
+/// The header of a value of any length. Postgres wants it aligned to its own size.
 const HEADER: usize = size_of::<u32>();
 
-/// The most bytes that are kept for the next value: what a page of usual size grows to.
-const MOST_KEPT: i32 = 8 << 20;
-
-thread_local! {
-    /// Memory of a value that nobody has any more.
-    static SPARE: Cell<Option<Box<Memory>>> = const { Cell::new(None) };
-}
-
-/// Bytes that outlive a call.
-struct Memory {
-    info: pg_sys::StringInfoData,
-    area: Area,
-}
-
-impl Memory {
-    fn new() -> Box<Self> {
-        // An error leaves it to the call.
-        let area = Area::of_call(c"syncline document");
-        let mut info = pg_sys::StringInfoData::default();
-        // SAFETY: initialises the struct.
-        area.run(|| unsafe { pg_sys::initStringInfo(&mut info) });
-        area.outlive_call();
-        Box::new(Self { info, area })
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        self.area.free();
-    }
-}
-
-/// The context that a value belonged to is emptied: its memory is kept if the next value may be as long.
-#[pg_guard]
-unsafe extern "C-unwind" fn ended(memory: *mut c_void) {
-    // SAFETY: `Buffer::new` registered it with memory that nothing else frees.
-    let memory = unsafe { Box::from_raw(memory.cast::<Memory>()) };
-    let is_used = memory.info.len > memory.info.maxlen / 4;
-    SPARE.set((is_used && memory.info.maxlen <= MOST_KEPT).then_some(memory));
-}
+/// From so many bytes on a value gets the memory that it may need at once.
+const LONG: i32 = 64 << 10;
 
 /// A text that grows at its end, and in the end gets its beginning. It lives as long as the memory context that it was made in.
-pub struct Buffer(*mut Memory);
+pub struct Buffer {
+    info: pg_sys::StringInfoData,
+    expected: i32,
+}
 
 impl Buffer {
-    /// An empty one.
-    pub fn new() -> Self {
-        // SAFETY: the callback is allocated in the context whose end it notices, with room for its fields. Behind that nothing
-        // fails before it is registered: what it frees would stay.
-        let memory = unsafe {
-            let callback = pg_sys::palloc0(size_of::<pg_sys::MemoryContextCallback>());
-            let callback = callback.cast::<pg_sys::MemoryContextCallback>();
-            let memory = Box::into_raw(SPARE.take().unwrap_or_else(Memory::new));
-            (*callback).func = Some(ended);
-            (*callback).arg = memory.cast();
-            pg_sys::MemoryContextRegisterResetCallback(pg_sys::CurrentMemoryContext, callback);
-            memory
-        };
-        let mut buffer = Self(memory);
+    /// An empty one, that will have so many bytes if it has many.
+    pub fn new(expected: usize) -> Self {
+        let mut info = pg_sys::StringInfoData::default();
+        // SAFETY: initialises the struct.
+        unsafe { pg_sys::initStringInfo(&mut info) };
+        let mut buffer = Self { info, expected: i32::try_from(expected).unwrap_or(0) };
         buffer.clear();
         buffer
     }
 
-    fn info(&self) -> &pg_sys::StringInfoData {
-        // SAFETY: the memory lives as long as the context, and this value no longer.
-        unsafe { &(*self.0).info }
-    }
-
-    fn info_mut(&mut self) -> &mut pg_sys::StringInfoData {
-        // SAFETY: as above, and there is one buffer for it.
-        unsafe { &mut (*self.0).info }
-    }
-
     /// Forgets all bytes.
     pub fn clear(&mut self) {
-        self.info_mut().len = 0;
-        self.put(&[0; ROOM]);
+        self.info.len = 0;
+        self.put(&[&[0; ROOM]]);
     }
 
     /// How many bytes it has.
     pub fn len(&self) -> usize {
-        usize::try_from(self.info().len).unwrap_or(0) - ROOM
+        usize::try_from(self.info.len).unwrap_or(0) - ROOM
     }
 
-    /// Appends bytes; an error if there would be a gigabyte of them.
-    pub fn put(&mut self, bytes: &[u8]) {
-        let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
-        let out = self.info_mut();
-        if length >= out.maxlen - out.len {
-            // SAFETY: the struct is initialised; what was put stays.
-            unsafe { pg_sys::enlargeStringInfo(out, length) };
+    /// Appends bytes, given in parts; an error if there would be a gigabyte of them.
+    pub fn put(&mut self, parts: &[&[u8]]) {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let length = i32::try_from(length).unwrap_or(i32::MAX);
+        if length >= self.info.maxlen - self.info.len {
+            self.enlarge(length);
         }
-        // SAFETY: there is room for so many bytes more.
+        // SAFETY: there is room for the parts behind what the buffer has.
         unsafe {
-            let end = out.data.cast::<u8>().add(usize::try_from(out.len).unwrap_or(0));
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), end, bytes.len());
+            let mut end = self.info.data.cast::<u8>().add(usize::try_from(self.info.len).unwrap_or(0));
+            for part in parts {
+                std::ptr::copy_nonoverlapping(part.as_ptr(), end, part.len());
+                end = end.add(part.len());
+            }
         }
-        out.len += length;
+        self.info.len += length;
     }
 
-    /// These bytes, and behind them all others, as a `text` (or `json`) datum.
+    /// Makes room for so many bytes more.
+    #[cold]
+    fn enlarge(&mut self, length: i32) {
+        let is_long = self.info.len >= LONG;
+        if is_long {
+            keep_freed_memory();
+        }
+        let more = if is_long { length.max(self.expected - self.info.len) } else { length };
+        // SAFETY: the struct is initialised; what was put stays.
+        unsafe { pg_sys::enlargeStringInfo(&mut self.info, more) };
+    }
+
+    /// These bytes, and behind them all others, as a `text` (or `json`) datum. They stay where they are if the head is short,
+    /// and its length a multiple of 4.
     pub fn into_text(mut self, head: &[u8]) -> pg_sys::Datum {
-        let (length, start) = (self.len(), HEADER + head.len());
-        if start > ROOM {
-            self.put(&vec![0; start - ROOM]);
+        let (length, before) = (self.len(), HEADER + head.len());
+        let start = ROOM.saturating_sub(before) / HEADER * HEADER;
+        let behind = start + before;
+        if behind > ROOM {
+            self.put(&[&vec![0; behind - ROOM]]);
         }
-        // SAFETY: the memory has what was put into it: room and bytes, and as much more as the head is longer than the room.
+        // SAFETY: the memory has room and bytes, and as much more as the head is longer than the room.
         unsafe {
-            let data = self.info().data.cast::<u8>();
-            std::ptr::copy(data.add(ROOM), data.add(start), length);
-            std::ptr::copy_nonoverlapping(head.as_ptr(), data.add(HEADER), head.len());
-            pgrx::varlena::set_varsize_4b(data.cast(), i32::try_from(start + length).unwrap_or(i32::MAX));
-            pg_sys::Datum::from(data)
+            let data = self.info.data.cast::<u8>();
+            if behind != ROOM {
+                std::ptr::copy(data.add(ROOM), data.add(behind), length);
+            }
+            let value = data.add(start);
+            std::ptr::copy_nonoverlapping(head.as_ptr(), value.add(HEADER), head.len());
+            pgrx::varlena::set_varsize_4b(value.cast(), i32::try_from(before + length).unwrap_or(i32::MAX));
+            pg_sys::Datum::from(value)
         }
+    }
+}
+
+/// Has the allocator of this process keep what is freed, up to 32 MB, which is the most that glibc comes to by itself.
+///
+/// On its way to the client a document is copied two times, for which Postgres allocates twice its size each time. By itself glibc
+/// gives back twice what was the largest piece so far: both copies. To have the memory of the next page's cleared and mapped anew, 4 kB
+/// at a time, took a third of what the page took.
+fn keep_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        const MOST: i32 = 32 << 20;
+        static ONCE: Once = Once::new();
+        // SAFETY: changes parameters of the allocator.
+        ONCE.call_once(|| unsafe {
+            libc::mallopt(libc::M_TRIM_THRESHOLD, MOST);
+            libc::mallopt(libc::M_MMAP_THRESHOLD, MOST);
+        });
     }
 }

@@ -85,15 +85,21 @@ unsafe extern "C-unwind" fn receive(slot: *mut pg_sys::TupleTableSlot, dest: *mu
     // passes a filled slot, whose arrays have as many members as its descriptor.
     unsafe {
         let receiver = &mut *dest.cast::<Receiver<'_>>();
-        pg_sys::slot_getallattrs(slot);
-        let width = usize::try_from((*(*slot).tts_tupleDescriptor).natts).unwrap_or(0);
+        let width = (*(*slot).tts_tupleDescriptor).natts;
+        // A call out of Rust costs as much as writing a short value.
+        if i32::from((*slot).tts_nvalid) < width {
+            pg_sys::slot_getallattrs(slot);
+        }
+        let width = usize::try_from(width).unwrap_or(0);
         let row = Row {
             values: std::slice::from_raw_parts((*slot).tts_values, width),
             nulls: std::slice::from_raw_parts((*slot).tts_isnull, width),
         };
         let each = &mut receiver.each;
         let go_on = receiver.memory.switch_to(|_| each(&row));
-        receiver.memory.reset();
+        if !(*receiver.memory.value()).isReset {
+            receiver.memory.reset();
+        }
         go_on
     }
 }

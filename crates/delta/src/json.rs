@@ -86,6 +86,13 @@ fn is_infinite<T: PartialEq>(out: &mut Vec<u8>, value: T, first: T, last: T) -> 
     true
 }
 
+/// The last two digits.
+fn digits(value: i64) -> [u8; 2] {
+    // A byte is divided by a multiplication.
+    let value = (value % 100) as u8;
+    [b'0' + value / 10, b'0' + value % 10]
+}
+
 /// The text of a point in time with its quotation marks: copied once, not byte by byte.
 struct Text {
     bytes: [u8; 64],
@@ -106,13 +113,12 @@ impl Text {
 
     /// Two digits.
     fn two(&mut self, value: i64) {
-        let digit = |value: i64| b'0' + (value % 10) as u8;
-        self.put(&[digit(value / 10), digit(value)]);
+        self.put(&digits(value));
     }
 
     fn pair(&mut self, separator: u8, value: i64) {
-        self.put(&[separator]);
-        self.two(value);
+        let [tens, ones] = digits(value);
+        self.put(&[separator, tens, ones]);
     }
 
     /// Whether the year is before the first one of our count.
