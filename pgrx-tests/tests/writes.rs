@@ -1,6 +1,7 @@
 //! Writes that come from elsewhere: users' triggers of every kind, bulk statements, partitions that rows move between,
 //! and what a logical-replication subscriber applies.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use postgres::Client;
@@ -220,4 +221,125 @@ fn subscriber_of_a_publication_for_all_tables_is_followed_from_its_first_copy() 
     // What the publisher's log says is nothing to the subscriber: another server's transactions are not its own.
     let foreign = "SELECT count(*) FROM syncline.log WHERE xid >= pg_current_xact_id()";
     assert_eq!(to.query_one(foreign, &[]).unwrap().get::<_, i64>(0), 0);
+}
+
+/// What is done to a tracked table and its untracked twin, `$t`, before and after the one is tracked.
+struct Twins {
+    before: &'static str,
+    after: &'static str,
+}
+
+const TWINS: [Twins; 6] = [
+    // The version is the last column.
+    Twins { before: "", after: "" },
+    // Others come behind it, one before it goes.
+    Twins {
+        before: "ALTER TABLE $t ADD gone text DEFAULT 'gone'",
+        after: "ALTER TABLE $t ADD late text DEFAULT 'late', ADD later int; ALTER TABLE $t DROP gone",
+    },
+    // A trigger's condition reads one behind it.
+    Twins {
+        before: "",
+        after: "ALTER TABLE $t ADD late text DEFAULT 'late'; CREATE TRIGGER by_late BEFORE INSERT OR UPDATE ON $t \
+                FOR EACH ROW WHEN (NEW.late IS NOT NULL) EXECUTE FUNCTION more()",
+    },
+    Twins {
+        before: "CREATE TRIGGER more BEFORE INSERT OR UPDATE ON $t FOR EACH ROW EXECUTE FUNCTION more()",
+        after: "",
+    },
+    Twins {
+        before: "ALTER TABLE $t ADD long text GENERATED ALWAYS AS (a || a) STORED",
+        after: "ALTER TABLE $t ADD longer text GENERATED ALWAYS AS (a || a || a) STORED",
+    },
+    // Partitions, one with its columns in another order.
+    Twins {
+        before: "ALTER TABLE $t RENAME TO $t_old; CREATE TABLE $t (LIKE $t_old INCLUDING ALL) PARTITION BY RANGE (id); \
+                 DROP TABLE $t_old; CREATE TABLE $t_1 (b int, a text, gone int, tag int NOT NULL, id int NOT NULL); \
+                 ALTER TABLE $t_1 DROP gone; \
+                 ALTER TABLE $t ATTACH PARTITION $t_1 FOR VALUES FROM (MINVALUE) TO (50); \
+                 CREATE TABLE $t_2 PARTITION OF $t FOR VALUES FROM (50) TO (MAXVALUE)",
+        after: "",
+    },
+];
+
+/// Ways to write rows whose `tag` is then `$n`.
+const WAYS: [&str; 9] = [
+    "INSERT INTO $t (id, tag, a, b) SELECT g, $n, repeat('x', g), nullif(g, 3) FROM generate_series(1, 99) g",
+    "UPDATE $t SET tag = $n, a = NULL WHERE id < 20",
+    "UPDATE $t SET tag = $n, a = repeat(md5(id::text), 300) WHERE id BETWEEN 10 AND 30",
+    "INSERT INTO $t (id, tag, b) SELECT g, $n, g FROM generate_series(90, 110) g \
+     ON CONFLICT (id) DO UPDATE SET tag = $n, b = 0",
+    "MERGE INTO $t t USING (SELECT g AS id FROM generate_series(105, 120) g) s ON t.id = s.id \
+     WHEN MATCHED THEN UPDATE SET tag = $n WHEN NOT MATCHED THEN INSERT (id, tag, a) VALUES (s.id, $n, 'merged')",
+    "UPDATE $t t SET tag = $n, b = s.b + 1 FROM $t s WHERE s.id = t.id + 1 AND t.id < 10",
+    "WITH moved AS (DELETE FROM $t WHERE id > 115 RETURNING id, a) \
+     INSERT INTO $t (id, tag, a) SELECT id + 100, $n, a FROM moved",
+    "UPDATE $t SET tag = $n, id = 700 - id WHERE id BETWEEN 40 AND 75",
+    "DO $$ BEGIN FOR i IN 300..305 LOOP INSERT INTO $t (id, tag, a) VALUES (i, $n, i); END LOOP; \
+     UPDATE $t SET tag = $n, b = b + 1 WHERE id % 7 = 0; END $$",
+];
+
+/// The version is put into a row where the executor holds it, if it does so in one piece.
+#[test]
+fn rows_are_stamped_however_they_are_written() {
+    const COLUMNS: &str = "id int PRIMARY KEY, tag int NOT NULL, a text, b int";
+    const COPY: i32 = 99;
+    let install = Install::new();
+    let cluster = Cluster::start(&install);
+    let mut client = cluster.connect();
+    let more = "CREATE EXTENSION syncline; CREATE FUNCTION more() RETURNS trigger LANGUAGE plpgsql AS \
+                'BEGIN NEW.b := coalesce(NEW.b, 0) + 1; RETURN NEW; END'";
+    client.batch_execute(more).unwrap();
+    // All rows that were written then have the version, and no others; they are what they are without it.
+    let check = |transaction: &mut postgres::Transaction<'_>, tag: i32, what: &str| {
+        let sql = "SELECT count(*) FILTER (WHERE tag = $1), \
+                          count(*) FILTER (WHERE (tag = $1) <> (_sync_version = pg_current_xact_id()::text::bigint)) FROM ours";
+        let row = transaction.query_one(sql, &[&tag]).unwrap();
+        assert!(row.get::<_, i64>(0) > 2, "{what}: rows are written");
+        assert_eq!(row.get::<_, i64>(1), 0, "{what}: rows with a wrong version");
+        let row = |table: &str| format!("SELECT to_jsonb(t) - '_sync_version' FROM {table} t");
+        for (a, b) in [("ours", "twin"), ("twin", "ours")] {
+            let sql = format!("SELECT count(*) FROM ({} EXCEPT ALL {}) AS odd", row(a), row(b));
+            assert_eq!(transaction.query_one(&sql, &[]).unwrap().get::<_, i64>(0), 0, "{what}: rows of {a} only");
+        }
+    };
+    for (place, twins) in TWINS.iter().enumerate() {
+        for (table, tracked) in [("ours", "SELECT sync_track('ours')"), ("twin", "")] {
+            let create = format!("CREATE TABLE $t ({COLUMNS})");
+            for sql in [&create, twins.before, tracked, twins.after] {
+                client.batch_execute(&sql.replace("$t", table)).unwrap();
+            }
+        }
+        for (tag, way) in (1..).zip(WAYS) {
+            let mut transaction = client.transaction().unwrap();
+            for table in ["ours", "twin"] {
+                transaction.batch_execute(&way.replace("$t", table).replace("$n", &tag.to_string())).unwrap();
+            }
+            check(&mut transaction, tag, &format!("twins {place}, {way}"));
+            transaction.commit().unwrap();
+        }
+        let mut transaction = client.transaction().unwrap();
+        for table in ["ours", "twin"] {
+            let mut writer = transaction.copy_in(&format!("COPY {table} (id, tag, a) FROM STDIN")).unwrap();
+            for id in 1000..1010 {
+                writeln!(writer, "{id}\t{COPY}\t{}", "y".repeat(id - 1000)).unwrap();
+            }
+            writer.finish().unwrap();
+        }
+        check(&mut transaction, COPY, &format!("twins {place}, COPY"));
+        transaction.commit().unwrap();
+        client.batch_execute("DROP TABLE ours, twin").unwrap();
+    }
+    // The rows of another table as they stand there, with versions of their own.
+    client
+        .batch_execute(&format!(
+            "CREATE TABLE ours ({COLUMNS}); SELECT sync_track('ours'); CREATE TABLE twin (LIKE ours); \
+             INSERT INTO twin SELECT g, 5, 'a', g, g FROM generate_series(1, 9) g"
+        ))
+        .unwrap();
+    let mut transaction = client.transaction().unwrap();
+    transaction.batch_execute("INSERT INTO ours SELECT * FROM twin").unwrap();
+    check(&mut transaction, 5, "a table of the same form");
+    let kept = transaction.query_one("SELECT sum(_sync_version)::bigint FROM twin", &[]).unwrap();
+    assert_eq!(kept.get::<_, i64>(0), 45, "what was read is as it was");
 }

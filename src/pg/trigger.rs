@@ -122,16 +122,62 @@ impl<'a> RowEvent<'a> {
             })
     }
 
-    /// The row with one `bigint` column replaced.
-    pub fn with_int8(&self, tuple: Tuple, attribute: i16, value: i64) -> Tuple {
+    /// The row that is about to be stored, with this in a `bigint` column that is not NULL.
+    ///
+    /// A row that the executor's slot made for itself is changed where it stands: otherwise it is taken apart, put together,
+    /// and copied into the slot.
+    pub fn with_int8(&self, attribute: i16, value: i64) -> Tuple {
+        let new = self.new_row();
+        // SAFETY: the slot is that of the new row, and of the relation that has the column.
+        let place = unsafe { self.own_int8(new, attribute) };
+        if let Some((place, datum)) = place {
+            // SAFETY: `own_int8` found the value there, and the slot's reading of it.
+            unsafe { (place.write_unaligned(value), datum.write(pg_sys::Datum::from(value))) };
+            return new;
+        }
+        if self.value(new, attribute).is_some_and(|datum| datum.value() as i64 == value) {
+            return new;
+        }
         let mut column = i32::from(attribute);
         let mut datum = pg_sys::Datum::from(value);
         let mut null = false;
         // SAFETY: see `value`; the result is allocated in the per-tuple context of the executor.
         Tuple(unsafe {
             let descriptor = (*self.data.tg_relation).rd_att;
-            pg_sys::heap_modify_tuple_by_cols(tuple.0, descriptor, 1, &raw mut column, &raw mut datum, &raw mut null)
+            pg_sys::heap_modify_tuple_by_cols(new.0, descriptor, 1, &raw mut column, &raw mut datum, &raw mut null)
         })
+    }
+
+    /// Where a `bigint` of the new row stands, and where its slot keeps it once read, if that row is the slot's own.
+    ///
+    /// # Safety
+    ///
+    /// The number is that of such a column.
+    unsafe fn own_int8(&self, new: Tuple, attribute: i16) -> Option<(*mut i64, *mut pg_sys::Datum)> {
+        let slot = if self.event == Event::Update { self.data.tg_newslot } else { self.data.tg_trigslot };
+        // SAFETY: slots and tuple live during the call; those of these two kinds begin with the fields of the first. A slot that has just
+        // read the columns up to this one, out of its tuple, knows where that ends.
+        unsafe {
+            let is_heap = !slot.is_null()
+                && [&raw const pg_sys::TTSOpsBufferHeapTuple, &raw const pg_sys::TTSOpsHeapTuple]
+                    .contains(&(*slot).tts_ops);
+            let heap = slot.cast::<pg_sys::HeapTupleTableSlot>();
+            if !is_heap || u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_SHOULDFREE == 0 || (*heap).tuple != new.0 {
+                return None;
+            }
+            if (*slot).tts_nvalid < attribute {
+                pg_sys::slot_getsomeattrs(slot, i32::from(attribute));
+            }
+            let (header, column) = ((*new.0).t_data, usize::try_from(attribute - 1).ok()?);
+            let stored = u32::from((*header).t_infomask2) & pg_sys::HEAP_NATTS_MASK;
+            if (*slot).tts_nvalid != attribute || stored as usize <= column || *(*slot).tts_isnull.add(column) {
+                return None;
+            }
+            let end = usize::from((*header).t_hoff) + (*heap).off as usize;
+            let place = header.cast::<u8>().add(end - size_of::<i64>()).cast::<i64>();
+            let datum = (*slot).tts_values.add(column);
+            (place.read_unaligned() == (*datum).value() as i64).then_some((place, datum))
+        }
     }
 }
 
