@@ -174,8 +174,9 @@ pub fn would_change(since: Option<&str>, shape: Option<&Jsonb>) -> Result<bool> 
 /// Whether a row, a log row or a barrier of any tracked table is new to the cursor.
 fn anything_new(since: Option<&str>) -> Result<bool> {
     let Some(position) = since.map(Position::of).transpose()? else { return Ok(true) };
-    Ok(match position.judge(&server::now()?, snapshot::switch_point) {
-        Verdict::Accept => server::anything_new(&position.snapshot),
+    let server = server::now()?;
+    Ok(match position.judge(&server, snapshot::switch_point) {
+        Verdict::Accept => server::anything_new(&position.snapshot.as_seen_by(&server.now.snapshot)),
         Verdict::Ahead => false,
         Verdict::Reset(_) => true,
     })

@@ -75,19 +75,23 @@ impl Round<'_> {
         if self.place.as_ref().is_some_and(|place| (place.stage == Stage::All) != self.since.is_none()) {
             return Err(Error::Cursor { detail: "Its page does not fit the place that it leads from." }.into());
         }
-        let touched = self.since.as_ref().map(|since| server::touched(self.relations(), since)).unwrap_or_default();
-        if touched.is_empty() && self.few(page)? {
-            return Ok(None);
+        let mut touched = Vec::new();
+        if let Some(since) = &self.since {
+            let since = since.as_seen_by(self.now);
+            touched = server::touched(self.relations(), &since);
+            if touched.is_empty() && self.few(&since, page)? {
+                return Ok(None);
+            }
         }
         settings::pinned(|| self.fill(&touched, page))
     }
 
     /// Fills the page with a few rows that were written, if nothing else has happened: then no query runs, and no
     /// setting matters. Mostly there is none at all.
-    fn few(&self, page: &mut Output<'_>) -> Result<bool> {
-        let Some(since) = self.since.as_ref().filter(|_| self.is_exact() && self.place.is_none()) else {
+    fn few(&self, since: &Snapshot, page: &mut Output<'_>) -> Result<bool> {
+        if !self.is_exact() || self.place.is_some() {
             return Ok(false);
-        };
+        }
         let mut rows = Vec::new();
         for plan in &self.plans.tables {
             let mut read = || plan.few(since, &mut rows);
@@ -115,7 +119,7 @@ impl Round<'_> {
         let (levels, own) = (self.plans.levels(), self.plans.own());
         let mut then = Past::since(&self.target, " then");
         if !self.is_exact() {
-            let touched = server::touched(self.relations(), &self.target);
+            let touched = server::touched(self.relations(), &self.target.as_seen_by(self.now));
             for used in levels.iter().chain(&own).filter(|used| touched.contains(&used.relation.oid)) {
                 then.add(used, &self.target)?;
             }

@@ -77,6 +77,11 @@ impl Snapshot {
         Self::new(self.xmax.max(other.xmax), unseen.chain(others).copied())
     }
 
+    /// The same for all that `now` sees: what is in progress in both has left nothing that `now` could miss here.
+    pub fn as_seen_by(&self, now: &Self) -> Self {
+        Self::new(self.xmax, self.xip.iter().copied().filter(|&xid| now.sees(xid)))
+    }
+
     /// The same and `xid` too. Nothing if that would leave more unseen below it than a snapshot may list.
     pub fn with(mut self, xid: Xid) -> Result<Self, Self> {
         if xid >= self.xmax {

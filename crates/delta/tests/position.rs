@@ -53,6 +53,14 @@ proptest! {
     }
 
     #[test]
+    fn what_is_in_progress_in_both_is_not_missed(since in snapshots(), now in snapshots()) {
+        let short = since.as_seen_by(&now);
+        prop_assert!((0..260).all(|xid| !now.sees(xid) || since.sees(xid) == short.sees(xid)));
+        prop_assert!(short.xip().iter().all(|&xid| now.sees(xid)));
+        prop_assert_eq!(short.xmax(), since.xmax());
+    }
+
+    #[test]
     fn snapshot_text_is_read_back(a in snapshots()) {
         prop_assert_eq!(a.to_string().parse::<Snapshot>(), Ok(a));
     }
