@@ -1,8 +1,6 @@
 //! Bytes in Postgres' memory that become one value where they stand: a document of some megabytes takes as long to be copied as
 //! to be written.
 
-use std::sync::Once;
-
 use pgrx::pg_sys;
 
 /// What is kept free for the header of the value and for what comes before the bytes.
@@ -96,14 +94,14 @@ impl Buffer {
 
 /// Has the allocator of this process keep what is freed, up to 32 MB, which is the most that glibc comes to by itself.
 ///
-/// On its way to the client a document is copied two times, for which Postgres allocates twice its size each time. By itself glibc
-/// gives back twice what was the largest piece so far: both copies. To have the memory of the next page's cleared and mapped anew, 4 kB
-/// at a time, took a third of what the page took.
+/// On its way to the client a document is copied twice, into memory that Postgres rounds up to a power of two. glibc gives memory back to the
+/// kernel when more than twice its largest piece so far lies free, and those two copies are. To have it cleared and mapped anew for each page,
+/// 4 kB at a time, took a third of the page's time.
 fn keep_freed_memory() {
     #[cfg(target_env = "gnu")]
     {
         const MOST: i32 = 32 << 20;
-        static ONCE: Once = Once::new();
+        static ONCE: std::sync::Once = std::sync::Once::new();
         // SAFETY: changes parameters of the allocator.
         ONCE.call_once(|| unsafe {
             libc::mallopt(libc::M_TRIM_THRESHOLD, MOST);
