@@ -192,8 +192,9 @@ impl Tuple {
         // SAFETY: a stored tuple has a full header; HeapTupleHeaderGetCmin is for own tuples only, as checked.
         unsafe {
             let header = (*self.0).t_data;
-            // A frozen row version keeps its old id, whose 32 bits come again.
-            if u32::from((*header).t_infomask) & pg_sys::HEAP_XMIN_FROZEN == pg_sys::HEAP_XMIN_FROZEN {
+            // Who is known to have committed is another one. So a frozen row version is marked too: it keeps its old id, whose 32
+            // bits come again.
+            if u32::from((*header).t_infomask) & pg_sys::HEAP_XMIN_COMMITTED != 0 {
                 return None;
             }
             let own = pg_sys::TransactionIdIsCurrentTransactionId((*header).t_choice.t_heap.t_xmin);
