@@ -1,7 +1,7 @@
 //! A few new rows, read and written without a query: starting one takes longer than they do.
 //!
 //! It serves tables whose condition asks for no other table, over columns whose values are compared and written the same under all
-//! settings. What it finds is what the query of the same stage finds.
+//! settings. For others their places serve a query. What is found is what the query of the same stage finds.
 
 use pgrx::pg_sys;
 use syncline_delta::snapshot::Xid;
@@ -9,7 +9,7 @@ use syncline_delta::snapshot::Xid;
 use crate::catalog::Tracked;
 use crate::pg::condition::Condition;
 use crate::pg::lookup::{self, Key};
-use crate::pg::relation::Attribute;
+use crate::pg::relation::{Attribute, Relation};
 use crate::pg::types;
 use crate::query::{Bound, View};
 
@@ -76,9 +76,8 @@ impl Direct {
     /// those were all: there may be too many.
     pub fn read(&self, ranges: &[(Xid, Xid)], each: &mut dyn FnMut(Values<'_>) -> bool) -> bool {
         let (mut count, mut go_on) = (0, true);
-        for &(from, to) in ranges {
-            let keys = [Key::int8_from(self.version, from), Key::int8_below(self.version, to)];
-            lookup::rows(self.table, &keys, &mut |row| {
+        for &range in ranges {
+            lookup::rows(self.table, &within(self.version, range), &mut |row| {
                 let value = |attribute: i16| row.get(usize::try_from(attribute - 1).unwrap_or(0));
                 let filter = self.filter.iter().map(|&attribute| (attribute, value(attribute)));
                 count += 1;
@@ -94,4 +93,19 @@ impl Direct {
         }
         go_on
     }
+}
+
+/// Where the rows with a version in one of these ranges are, unless they are too many. For a table without partitions.
+pub fn places(relation: &Relation, ranges: &[(Xid, Xid)]) -> Option<Vec<pg_sys::ItemPointerData>> {
+    let version = relation.version()?.number;
+    let mut places = Vec::new();
+    for &range in ranges {
+        places.extend(lookup::places(relation.oid, &within(version, range), MOST - places.len())?);
+    }
+    Some(places)
+}
+
+/// The version is one of these.
+fn within(version: i16, (from, to): (Xid, Xid)) -> [Key; 2] {
+    [Key::int8_from(version, from), Key::int8_below(version, to)]
 }

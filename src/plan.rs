@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
+use pgrx::pg_sys;
 use syncline_delta::Error;
 use syncline_delta::cursor::Identity;
 use syncline_delta::digest::fingerprint;
@@ -11,7 +12,7 @@ use syncline_delta::shape::{Shape, Table};
 use syncline_delta::snapshot::Snapshot;
 
 use crate::catalog::Tracked;
-use crate::direct::{Direct, Found};
+use crate::direct::{self, Direct, Found, Values};
 use crate::error::Result;
 use crate::kept;
 use crate::log::Use;
@@ -279,21 +280,60 @@ impl Plan {
         self.value.write(value, |column| row.get(column));
     }
 
-    /// Appends the rows of the shape with a version that `seen` does not see, without a query. Whether it could be done so: not for
-    /// more than a few, as they are held in memory.
+    /// Appends the rows of the shape with a version that `seen` does not see, if nothing else has happened. Whether it could be done so: not
+    /// for more than a few, as they are held in memory.
     pub fn few<'a>(&'a self, seen: &Snapshot, rows: &mut Vec<Found<'a>>) -> bool {
         const MOST_BYTES: usize = 1 << 20;
-        let Some(direct) = &self.direct else { return !self.versions.has_new(seen) };
+        let relation = &self.tracked.relation;
+        if relation.is_partitioned {
+            return !self.versions.has_new(seen);
+        }
         let ranges = server::segments(seen, &Snapshot::everything(), |_| true);
         let mut bytes: usize = rows.iter().map(Found::size).sum();
-        direct.read(&ranges, &mut |value| {
+        let mut put = |value: Values<'_>| {
             let mut found = Found { relation: &self.name, key: Vec::new(), value: Vec::new() };
             self.key.write(&mut found.key, value);
             self.value.write(&mut found.value, value);
             bytes += found.size();
             rows.push(found);
             bytes <= MOST_BYTES
-        })
+        };
+        if let Some(direct) = &self.direct {
+            return direct.read(&ranges, &mut put);
+        }
+        match direct::places(relation, &ranges) {
+            None => false,
+            Some(places) if places.is_empty() => true,
+            Some(places) => settings::pinned(|| self.at(&places, &mut put)),
+        }
+    }
+
+    /// Passes those rows of the shape that are at these places to `each`, until that returns false. Whether those were all.
+    ///
+    /// Planning takes several times as long as running this, so it is planned once. The plan may have been made when the tables were
+    /// empty: it begins at the places, whatever else looks cheap, and reads no table from end to end that has an index.
+    fn at(&self, places: &[pg_sys::ItemPointerData], each: &mut dyn FnMut(Values<'_>) -> bool) -> bool {
+        let relation = &self.tracked.relation;
+        let mut params = self.bound.params.clone();
+        params.push(Param::places(places));
+        let reads: BTreeSet<i16> = self.reads.iter().copied().collect();
+        let sql = format!(
+            "SELECT {} FROM (SELECT {} FROM {} AS t WHERE t.ctid = ANY (${}) OFFSET 0) AS t WHERE {}",
+            self.columns().0,
+            list(reads.iter().filter_map(|&number| relation.numbered(number))),
+            relation.full_name(),
+            params.len(),
+            self.bound.node.sql("t", View::NOW)
+        );
+        let query = spi::Query { sql: &sql, params: &params, relations: &[], is_ours: self.is_secured() };
+        let mut go_on = true;
+        settings::with(c"enable_seqscan", c"off", || {
+            query.run_planned_once(&mut |row| {
+                go_on = each(&|place| row.get(place));
+                go_on
+            });
+        });
+        go_on
     }
 
     /// Writes the key of a row of [`Plan::key_columns`].

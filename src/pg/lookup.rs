@@ -87,8 +87,34 @@ pub fn has(table: pg_sys::Oid, keys: &[Key]) -> bool {
 ///
 /// An index that begins with the keys' columns gives them in its order; without one the table is read.
 pub fn rows(table: pg_sys::Oid, keys: &[Key], each: &mut dyn FnMut(&Row<'_>) -> bool) {
-    // SAFETY: what is opened is closed below, or by Postgres when an error ends the transaction; a tuple lives until the
-    // next one is fetched, and its arrays have room for all columns.
+    let mut row = None;
+    tuples(table, keys, &mut |tuple, descriptor| {
+        // SAFETY: the tuple is of the descriptor's relation; the arrays have room for all columns.
+        unsafe {
+            let width = usize::try_from((*descriptor).natts).unwrap_or(0);
+            // Mostly there is none.
+            let (values, nulls, memory) = row
+                .get_or_insert_with(|| (vec![pg_sys::Datum::from(0usize); width], vec![true; width], Scratch::new()));
+            pg_sys::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            memory.run(|| each(&Row::new(values, nulls)))
+        }
+    });
+}
+
+/// Where such rows are. They stay there as long as the snapshot is active; nothing if there are more than `most`.
+pub fn places(table: pg_sys::Oid, keys: &[Key], most: usize) -> Option<Vec<pg_sys::ItemPointerData>> {
+    let mut places = Vec::new();
+    tuples(table, keys, &mut |tuple, _| {
+        // SAFETY: the tuple is live.
+        places.push(unsafe { (*tuple).t_self });
+        places.len() <= most
+    });
+    (places.len() <= most).then_some(places)
+}
+
+/// A tuple lives until the next one is fetched.
+fn tuples(table: pg_sys::Oid, keys: &[Key], each: &mut dyn FnMut(pg_sys::HeapTuple, pg_sys::TupleDesc) -> bool) {
+    // SAFETY: what is opened is closed below, or by Postgres when an error ends the transaction.
     unsafe {
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
         let rel = pg_sys::table_open(table, lock);
@@ -114,20 +140,11 @@ pub fn rows(table: pg_sys::Oid, keys: &[Key], each: &mut dyn FnMut(&Row<'_>) -> 
             i32::try_from(keys.len()).unwrap_or(0),
             scan_keys.as_mut_ptr(),
         );
-        let width = usize::try_from((*(*rel).rd_att).natts).unwrap_or(0);
-        let mut row = None;
         loop {
             // A cursor may know of a million transactions, each looked up.
             pgrx::check_for_interrupts!();
             let tuple = pg_sys::systable_getnext(scan);
-            if tuple.is_null() {
-                break;
-            }
-            // Mostly there is none.
-            let (values, nulls, memory) = row
-                .get_or_insert_with(|| (vec![pg_sys::Datum::from(0usize); width], vec![true; width], Scratch::new()));
-            pg_sys::heap_deform_tuple(tuple, (*rel).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
-            if !memory.run(|| each(&Row::new(values, nulls))) {
+            if tuple.is_null() || !each(tuple, (*rel).rd_att) {
                 break;
             }
         }

@@ -31,9 +31,18 @@ pub fn is_given(name: &CStr) -> bool {
 
 /// Runs `work` under the pinned settings.
 pub fn pinned<T>(work: impl FnOnce() -> T) -> T {
+    with_all(&PINNED, work)
+}
+
+/// Runs `work` under one more setting.
+pub fn with<T>(name: &CStr, value: &CStr, work: impl FnOnce() -> T) -> T {
+    with_all(&[(name, value)], work)
+}
+
+fn with_all<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
     // SAFETY: the nest level is closed below, or by Postgres when the transaction aborts.
     let level = unsafe { pg_sys::NewGUCNestLevel() };
-    for (name, value) in PINNED {
+    for &(name, value) in settings {
         // SAFETY: both are C strings; the settings exist in every supported version, and the text of one is looked at
         // before the next call. What is so already is left alone: abbreviations are read from a file.
         unsafe {

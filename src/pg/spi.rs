@@ -32,6 +32,18 @@ impl Param {
         Self { typid: pg_sys::OIDOID, value: Some(pg_sys::Datum::from(value)) }
     }
 
+    /// A `tid[]` in the current memory context.
+    pub fn places(values: &[pg_sys::ItemPointerData]) -> Self {
+        let mut values: Vec<_> = values.iter().map(|place| pg_sys::Datum::from(&raw const *place)).collect();
+        let (length, align) = (size_of::<pg_sys::ItemPointerData>() as i32, b's' as std::ffi::c_char);
+        // SAFETY: the values are of that type, whose form this is; the array has copies of them.
+        let array = unsafe {
+            let count = i32::try_from(values.len()).unwrap_or(i32::MAX);
+            pg_sys::construct_array(values.as_mut_ptr(), count, pg_sys::TIDOID, length, false, align)
+        };
+        Self { typid: pg_sys::TIDARRAYOID, value: Some(pg_sys::Datum::from(array)) }
+    }
+
     /// A `bigint[]` in the current memory context.
     pub fn int8_array(values: &[i64]) -> Self {
         Self { typid: pg_sys::INT8ARRAYOID, value: pgrx::IntoDatum::into_datum(values.to_vec()) }
@@ -165,7 +177,7 @@ impl Drop for Running {
 ///
 /// It is planned once, whatever the values.
 pub fn query(sql: &str, params: &[Param], each: &mut dyn FnMut(&Row<'_>) -> bool) {
-    Query { sql, params, relations: &[], is_ours: false }.execute(Planned::Once, each);
+    Query { sql, params, relations: &[], is_ours: false }.run_planned_once(each);
 }
 
 /// When a query is planned.
@@ -210,6 +222,11 @@ impl Query<'_> {
     /// `each` allocates from Postgres is freed after each row.
     pub fn run(&self, each: &mut dyn FnMut(&Row<'_>) -> bool) {
         self.execute(Planned::EachTime, each);
+    }
+
+    /// The same by a plan that serves whatever the values are.
+    pub fn run_planned_once(&self, each: &mut dyn FnMut(&Row<'_>) -> bool) {
+        self.execute(Planned::Once, each);
     }
 
     fn execute(&self, planned: Planned, each: &mut dyn FnMut(&Row<'_>) -> bool) {
