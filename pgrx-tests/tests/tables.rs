@@ -1,5 +1,6 @@
 //! Kinds of tables, of writes and of alterations: the law at each pull, and who is reset by what.
 
+use postgres::Client;
 use syncline_tests::follower::Follower;
 use syncline_tests::histories::state;
 use syncline_tests::stage::{IN_SHAPE, Stage};
@@ -299,20 +300,22 @@ fn update_that_changes_nothing_sends_nothing() {
     stage.tell(IN_SHAPE, &[("UPDATE t SET f = f", &[r#"upsert {"id": 1}"#])]);
 }
 
-/// A few new rows are read without a query, more of them by one, and so are those of some columns.
+/// A few new rows are read without a query, more of them by one; of columns whose texts depend on settings, by a query at their places.
 #[test]
 fn few_rows_come_as_many_do() {
     let install = Install::new();
     let cluster = Cluster::start(&install);
     let mut stage = Stage::new(&cluster);
-    let shape = r#"{"tables": {"t": {"where": "f = 1"}, "u": {}, "v": {"where": "half > 1.5"}}, "int8": "string"}"#;
+    let shape =
+        r#"{"tables": {"t": {"where": "f = 1"}, "u": {}, "v": {"where": "half > 1.5"}, "w": {}}, "int8": "string"}"#;
     stage.begin(
         "few",
         "CREATE TABLE t (gone int, id bigint PRIMARY KEY, f int, b text, twice int GENERATED ALWAYS AS (f * 2) STORED); \
          ALTER TABLE t ALTER b SET STORAGE external, DROP COLUMN gone; \
          CREATE TABLE u (at timestamptz, day date, name varchar(9) PRIMARY KEY, j jsonb); \
          CREATE TABLE v (id int PRIMARY KEY, half float8); \
-         SELECT sync_track('t', '{f}'), sync_track('u'), sync_track('v', '{half}'); \
+         CREATE TABLE w (took interval, id int PRIMARY KEY, paid money, days daterange, share float8); \
+         SELECT sync_track('t', '{f}'), sync_track('u'), sync_track('v', '{half}'), sync_track('w'); \
          SET TimeZone = 'Asia/Tokyo'; SET DateStyle = 'German'; SET extra_float_digits = -3",
     );
     let mut follower = Follower::new(shape);
@@ -326,6 +329,11 @@ fn few_rows_come_as_many_do() {
              INSERT INTO u SELECT now(), '2024-02-29', 'n' || g, '{{\"a\": 1.50}}' FROM {rows}"
         ));
         stage.pull(&mut follower);
+        stage.run(&format!(
+            "INSERT INTO w SELECT '1 day 2 hours', g, 3.5::money, '[2024-02-28,2024-03-01]', g / 3.0::float8 FROM {rows}; \
+             UPDATE w SET share = share / 7 WHERE id = {first}"
+        ));
+        assert_eq!(stage.pull(&mut follower).len(), last - first + 1);
         stage.run(&format!("UPDATE t SET b = repeat('x', 30000) WHERE id BETWEEN {first} AND {last}"));
         assert_eq!(stage.pull(&mut follower).len(), last - first + 1);
     }
@@ -355,4 +363,39 @@ fn few_rows_of_a_constant_condition_are_all_or_none() {
     for (condition, [came, went]) in [("false", none), ("NOT true", none), ("true", all), ("NOT false", all)] {
         stage.tell(&shape(condition), &[("INSERT INTO t VALUES (1)", came), ("DELETE FROM t", went)]);
     }
+}
+
+/// What is in progress for the cursor and still is has left nothing to look for.
+#[test]
+fn transactions_that_stay_open_are_not_looked_up() {
+    const OPEN: i64 = 200;
+    let install = Install::new();
+    let cluster = Cluster::start_with(&install, &[("max_prepared_transactions", "300")]);
+    let mut client = cluster.connect();
+    client.batch_execute("CREATE EXTENSION syncline; CREATE TABLE t (id int PRIMARY KEY, f int)").unwrap();
+    client.batch_execute("SELECT sync_track('t'); INSERT INTO t SELECT g, 1 FROM generate_series(1, 1000) g").unwrap();
+    for n in 1..=OPEN {
+        // Between them others end: each stands in the snapshots for itself.
+        let open = format!("BEGIN; INSERT INTO t VALUES ({}, 1); PREPARE TRANSACTION 'open {n}'", -n);
+        client.batch_execute(&format!("{open}; UPDATE t SET f = f + 1 WHERE id = {n}")).unwrap();
+    }
+    let mut pull = |client: &mut Client, since: Option<&str>| -> (i64, String, i64) {
+        let sql = "SELECT count(*) FILTER (WHERE op <> 'commit'), max(cursor) \
+                   FROM sync_changes($1::text, '{\"tables\": {\"t\": {}}}')";
+        let row = client.query_one(sql, &[&since]).unwrap();
+        client.batch_execute("SELECT pg_stat_force_next_flush()").unwrap();
+        let scans = "SELECT sum(idx_scan)::int8 FROM pg_stat_all_indexes WHERE relname IN ('t', 'log')";
+        (row.get(0), row.get(1), client.query_one(scans, &[]).unwrap().get(0))
+    };
+    let (_, since, before) = pull(&mut client, None);
+    client.batch_execute("UPDATE t SET f = 0 WHERE id = 7").unwrap();
+    let (count, since, after) = pull(&mut client, Some(&since));
+    assert_eq!(count, 1);
+    assert!(after - before < 10, "{} look-ups", after - before);
+    for n in 1..=OPEN {
+        let end = if n % 2 == 0 { "COMMIT" } else { "ROLLBACK" };
+        client.batch_execute(&format!("{end} PREPARED 'open {n}'")).unwrap();
+    }
+    let (count, ..) = pull(&mut client, Some(&since));
+    assert_eq!(count, OPEN / 2, "what has ended since is found");
 }
