@@ -379,7 +379,7 @@ fn transactions_that_stay_open_are_not_looked_up() {
         let open = format!("BEGIN; INSERT INTO t VALUES ({}, 1); PREPARE TRANSACTION 'open {n}'", -n);
         client.batch_execute(&format!("{open}; UPDATE t SET f = f + 1 WHERE id = {n}")).unwrap();
     }
-    let mut pull = |client: &mut Client, since: Option<&str>| -> (i64, String, i64) {
+    let pull = |client: &mut Client, since: Option<&str>| -> (i64, String, i64) {
         let sql = "SELECT count(*) FILTER (WHERE op <> 'commit'), max(cursor) \
                    FROM sync_changes($1::text, '{\"tables\": {\"t\": {}}}')";
         let row = client.query_one(sql, &[&since]).unwrap();
