@@ -34,7 +34,7 @@ pub struct Plan {
     pub tracked: Tracked,
     columns: Vec<Attribute>,
     /// Attribute numbers of all that is read: key, output and filter.
-    reads: Vec<i16>,
+    reads: BTreeSet<i16>,
     /// Attribute numbers of what is read from the log: key and filter.
     logged: BTreeSet<i16>,
     /// The condition.
@@ -164,7 +164,7 @@ impl Plans {
 
 /// What tables and their levels read, relation by relation.
 fn reads(tables: &[Plan]) -> Vec<Reads> {
-    let own = tables.iter().map(|plan| (plan.tracked.relation.oid, plan.reads.clone()));
+    let own = tables.iter().map(|plan| (plan.tracked.relation.oid, plan.reads.iter().copied().collect()));
     let levels = tables.iter().flat_map(|plan| plan.bound.node.levels());
     let of_levels = levels.map(|level| (level.tracked.relation.oid, level.reads.iter().map(|a| a.number).collect()));
     let mut reads: Vec<Reads> = Vec::new();
@@ -316,11 +316,10 @@ impl Plan {
         let relation = &self.tracked.relation;
         let mut params = self.bound.params.clone();
         params.push(Param::places(places));
-        let reads: BTreeSet<i16> = self.reads.iter().copied().collect();
         let sql = format!(
             "SELECT {} FROM (SELECT {} FROM {} AS t WHERE t.ctid = ANY (${}) OFFSET 0) AS t WHERE {}",
             self.columns().0,
-            list(reads.iter().filter_map(|&number| relation.numbered(number))),
+            list(self.reads.iter().filter_map(|&number| relation.numbered(number))),
             relation.full_name(),
             params.len(),
             self.bound.node.sql("t", View::NOW)
