@@ -86,8 +86,8 @@ impl Round<'_> {
         settings::pinned(|| self.fill(&touched, page))
     }
 
-    /// Fills the page with a few rows that were written, if nothing else has happened: then no query runs, and no
-    /// setting matters. Mostly there is none at all.
+    /// Fills the page with a few rows that were written, if nothing else has happened: then none of the stages' queries runs.
+    /// Mostly there is none at all.
     fn few(&self, since: &Snapshot, page: &mut Output<'_>) -> Result<bool> {
         if !self.is_exact() || self.place.is_some() {
             return Ok(false);
